@@ -1,0 +1,58 @@
+# Build rules that every part shares: language level, warnings, sanitizers, and the helpers for tests and plugins.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(TRANSOM_PLUGIN_DIR ${CMAKE_BINARY_DIR}/lib/transom/plugins)
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror)
+
+set(TRANSOM_SANITIZE "" CACHE STRING "none | address | thread | fuzz")
+if(TRANSOM_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(TRANSOM_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(TRANSOM_SANITIZE STREQUAL "fuzz")
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+# transom_test(NAME SOURCES... [LIBS libs...] [LABELS labels...]): one GoogleTest program; every TEST is a ctest of its own.
+function(transom_test name)
+  cmake_parse_arguments(T "" "" "LIBS;LABELS" ${ARGN})
+  add_executable(${name} ${T_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE ${T_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE TRANSOM_PLUGIN_DIR="${TRANSOM_PLUGIN_DIR}" TRANSOM_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${T_LABELS}")
+endfunction()
+
+# transom_plugin(NAME SOURCES...): a device plugin, built as any stranger's would be: against the SDK alone.
+function(transom_plugin name)
+  add_library(plugin_${name} MODULE ${ARGN})
+  target_link_libraries(plugin_${name} PRIVATE vdev)
+  set_target_properties(plugin_${name} PROPERTIES PREFIX "" OUTPUT_NAME ${name}
+                        LIBRARY_OUTPUT_DIRECTORY ${TRANSOM_PLUGIN_DIR})
+  target_link_options(plugin_${name} PRIVATE -Wl,--no-undefined -Wl,-z,defs)
+endfunction()
+
+# transom_plugin_test(NAME SOURCES...): tests that load plugins/<group>/<group>.so through the SDK's bench.
+function(transom_plugin_test group)
+  transom_test(${group}_test ${ARGN} LIBS vdev_testing LABELS plugin)
+  add_dependencies(${group}_test plugin_${group})
+endfunction()
