@@ -19,7 +19,9 @@ namespace transom {
 class CodePages {
  public:
   // Bytes of zeroed shared memory needed for `pages` pages of guest RAM.
-  static constexpr u64 bytes_for(u64 pages) { return sizeof(Header) + pages + 8 * words(pages) + 8 * words(words(pages)); }
+  static constexpr u64 bytes_for(u64 pages) {
+    return sizeof(Header) + pages + 8 * words(pages) + 8 * words(words(pages));
+  }
 
   CodePages() = default;
   CodePages(void* memory, u64 pages)

@@ -1,8 +1,8 @@
 // What a virtual CPU is to the rest of the hypervisor, whichever backend runs it (the software CPU, later KVM).
 //
 // A vCPU runs guest code until something needs the machine around it. That something is a call on VcpuPlatform, in
-// the vocabulary of VM exits: pio, mmio, hypercall, msr, interrupt acknowledge, shutdown. All calls come on the vCPU's own
-// thread, at an instruction boundary or inside the access of the current instruction.
+// the vocabulary of VM exits: pio, mmio, hypercall, msr, interrupt acknowledge, shutdown. All calls come on the vCPU's
+// own thread, at an instruction boundary or inside the access of the current instruction.
 #pragma once
 
 #include <atomic>
@@ -14,8 +14,8 @@ namespace transom {
 
 // How a page of guest-physical space is reached without an exit.
 struct PhysPage {
-  u8* read = nullptr;  // host address of the page's first byte; null: reads go to mmio_read
-  u8* write = nullptr; // null: writes go to mmio_write (ROM, write-protected shadow RAM, devices)
+  u8* read = nullptr;     // host address of the page's first byte; null: reads go to mmio_read
+  u8* write = nullptr;    // null: writes go to mmio_write (ROM, write-protected shadow RAM, devices)
   u64 ram_page = ~u64{0}; // index into CodePages for RAM; ~0 for ROM and devices
 };
 
@@ -26,10 +26,10 @@ struct CpuidResult {
 // A run of REP INS/OUTS within one guest page. `gpa` is where the data goes to or comes from.
 struct PioRun {
   u16 port;
-  u8 width;       // 1, 2 or 4 bytes an element
-  bool in;        // true: INS
-  bool backward;  // DF was set: element n lies at gpa - n * width
-  u32 count;      // elements, at least 1; all of them within one page
+  u8 width;      // 1, 2 or 4 bytes an element
+  bool in;       // true: INS
+  bool backward; // DF was set: element n lies at gpa - n * width
+  u32 count;     // elements, at least 1; all of them within one page
   u64 gpa;
 };
 
@@ -40,37 +40,37 @@ class VcpuPlatform {
   virtual u32 pio_read(u16 port, u32 width) = 0;
   virtual void pio_write(u16 port, u32 width, u32 value) = 0;
   virtual void pio_run(const PioRun& run) = 0;
-  virtual u64 mmio_read(u64 gpa, u32 width) = 0;  // width 1, 2, 4 or 8; never crosses a page
+  virtual u64 mmio_read(u64 gpa, u32 width) = 0; // width 1, 2, 4 or 8; never crosses a page
   virtual void mmio_write(u64 gpa, u32 width, u64 value) = 0;
 
   // The guest-physical page map. The vCPU caches answers; whoever changes the map calls Vcpu::memory_map_changed().
   virtual PhysPage page(u64 gpa) = 0;
 
   // Local APIC, seen from the core. interrupt_pending() may be called on every block head after a kick; acknowledge
-  // answers the vector to inject (from LAPIC or, by INTA, from the PIC), or -1 when the request went away and nothing is
-  // to be injected. It is called only when the core takes the interrupt now (IF = 1, no shadow).
+  // answers the vector to inject (from LAPIC or, by INTA, from the PIC), or -1 when the request went away and nothing
+  // is to be injected. It is called only when the core takes the interrupt now (IF = 1, no shadow).
   virtual bool interrupt_pending() = 0;
   virtual int interrupt_acknowledge() = 0;
-  virtual bool nmi_take() = 0;              // true once for each NMI
-  virtual u8 cr8_read() = 0;                // task priority, bits 7:4 of TPR
+  virtual bool nmi_take() = 0; // true once for each NMI
+  virtual u8 cr8_read() = 0;   // task priority, bits 7:4 of TPR
   virtual void cr8_write(u8 value) = 0;
-  virtual u64 apic_base_read() = 0;         // MSR 1Bh
+  virtual u64 apic_base_read() = 0;                  // MSR 1Bh
   virtual bool apic_base_write(u64 value) = 0;       // false: #GP(0)
   virtual bool x2apic_read(u32 msr, u64& value) = 0; // MSR 800h–8FFh and 6E0h; false: #GP(0)
   virtual bool x2apic_write(u32 msr, u64 value) = 0;
 
-  virtual u64 tsc() = 0;                    // derived from the domain clock
+  virtual u64 tsc() = 0; // derived from the domain clock
   virtual bool tsc_write(u64 value) = 0;
   // VMCALL/VMMCALL: arguments as in Xen's 64-bit (rdi rsi rdx r10 r8 r9) or 32-bit (ebx ecx edx esi edi ebp) calling
   // convention; the answer goes to rax.
   virtual u64 hypercall(u64 number, const u64 (&args)[6], bool long_mode) = 0;
-  virtual u64 a20_mask() = 0;               // ~0, or all ones but bit 20
+  virtual u64 a20_mask() = 0; // ~0, or all ones but bit 20
 };
 
 enum class RunResult : u8 {
-  exited,    // request_exit() was seen
-  halted,    // HLT, and nothing is pending; call run() again once it is
-  shutdown,  // triple fault
+  exited,   // request_exit() was seen
+  halted,   // HLT, and nothing is pending; call run() again once it is
+  shutdown, // triple fault
 };
 
 // Counters that `transom info` shows; written by the vCPU thread only, read by anyone.
@@ -110,10 +110,10 @@ class Vcpu {
   virtual ~Vcpu() = default;
 
   virtual RunResult run() = 0;
-  virtual void reset() = 0;                 // power-on state: CS F000:FFF0 with base FFFF0000
+  virtual void reset() = 0; // power-on state: CS F000:FFF0 with base FFFF0000
   virtual VcpuRegisters registers() const = 0;
   virtual void set_registers(const VcpuRegisters& r) = 0;
-  virtual void memory_map_changed() = 0;    // vCPU thread: PAM, A20, BAR or ROM mapping changed; drop cached translations
+  virtual void memory_map_changed() = 0; // vCPU thread: PAM, A20, BAR or ROM mapping changed; drop cached translations
 
   // Any thread, any process that maps the flag: leave run() or look at interrupts at the next block.
   virtual std::atomic<u32>& exit_flag() = 0;
