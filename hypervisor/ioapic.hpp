@@ -1,0 +1,39 @@
+// I/O APIC: Intel 82093AA (order number 290566-001; "[n]" = its sections), with the version of later chipsets (20h).
+// Not thread-safe: the machine's board lock serialises all calls.
+#pragma once
+
+#include <array>
+#include <functional>
+
+#include "core/types.hpp"
+#include "hypervisor/lapic.hpp"
+
+namespace transom {
+
+class Ioapic {
+ public:
+  static constexpr u64 BASE = 0xfec0'0000;
+  static constexpr u32 PINS = 24;
+
+  // Delivers to whichever local APICs the message addresses; false when none took it.
+  using Send = std::function<bool(const InterruptMessage&)>;
+  explicit Ioapic(Send send) : send_(std::move(send)) { reset(); }
+
+  void reset();
+  u32 read(u64 offset) const; // IOREGSEL at 0, IOWIN at 10h
+  void write(u64 offset, u32 value);
+  void set_pin(u32 pin, bool level);
+  void end_of_interrupt(u8 vector); // broadcast by a local APIC, level-triggered pins only
+  // A pin is routed in ExtINT mode and active: INTA has to come from the PIC.
+  bool ext_int_active() const;
+
+ private:
+  void service(u32 pin);
+
+  Send send_;
+  u32 select_ = 0, id_ = 0;
+  u32 levels_ = 0; // of the input pins; polarity is not modelled: 1 is active
+  std::array<u64, PINS> redirection_{};
+};
+
+} // namespace transom
