@@ -1,6 +1,7 @@
 #include "hypervisor/lapic.hpp"
 
 #include <bit>
+#include <utility>
 
 namespace transom {
 

@@ -1,0 +1,122 @@
+// The board: everything that several devices and processors share and that the hypervisor owns. Interrupt lines and
+// their routing, local and I/O APICs, the memory map, PCI, A20, and the devices that are placed in this process. It
+// applies the effects of all device hosts.
+//
+// One lock guards it all. It is held for microseconds, never across a wait for another process; a vCPU that waits for
+// an ioreq holds nothing.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/device_host.hpp"
+#include "core/domain_memory.hpp"
+#include "hypervisor/ioapic.hpp"
+#include "hypervisor/lapic.hpp"
+#include "hypervisor/memory_map.hpp"
+#include "hypervisor/pci_host.hpp"
+#include "hypervisor/router.hpp"
+#include "hypervisor/server_link.hpp"
+
+namespace transom {
+
+// What the board asks of whoever runs the processors; served at the next instruction boundary of a vCPU.
+enum Request : u32 { REQUEST_RESET = 1, REQUEST_INIT = 2, REQUEST_MAP_CHANGED = 4 };
+
+class Board {
+ public:
+  Board(const DomainMemory& memory, const DomainPlan& plan);
+
+  using Lock = std::unique_lock<std::mutex>;
+  [[nodiscard]] Lock lock() { return Lock(mutex_); }
+
+  // Before the guest runs: creates the devices placed here, then takes in the sheets of all servers.
+  Result<void> create_local_devices(std::function<void(u32, const std::string&, const char*)> log);
+  Result<void> take_in_sheets();
+
+  // --- no lock
+  Router& router() { return router_; }
+  MemoryMap& memory_map() { return map_; }
+  ServerLink& link(u32 server) { return *links_[server]; }
+  u32 server_count() const { return static_cast<u32>(links_.size()); }
+  bool interrupt_pending(u32 vcpu) const { return vcpus_[vcpu].interrupt.load(std::memory_order_acquire); }
+  bool take_nmi(u32 vcpu) { return vcpus_[vcpu].nmi.exchange(false); }
+  u32 take_requests() { return requests_.exchange(0); }
+  u64 a20_mask() const { return a20_.load(std::memory_order_acquire) ? ~u64{0} : ~(u64{1} << 20); }
+  // The earliest deadline of anything in this process, domain clock.
+  u64 next_deadline() const { return next_deadline_.load(std::memory_order_acquire); }
+
+  // --- lock held
+  PciHost& pci() { return pci_; }
+  Lapic& lapic(u32 vcpu) { return *lapics_[vcpu]; }
+  Ioapic& ioapic() { return ioapic_; }
+  DeviceHost& local() { return *local_; }
+  void settle(); // apply everything that any host has committed; after each access to a device
+  void expire(); // timers of this process that are due
+  // Vector for the core, or -1. With the PIC elsewhere it lets go of the lock while INTA is under way.
+  int acknowledge(u32 vcpu, Lock& held);
+  void set_line_source(u32 line, u32 source, bool level);
+  void request(u32 bits);
+  void stop(StopReason reason, u32 value = 0);
+  void reset(); // APICs, lines, map, PCI; not the devices
+
+ private:
+  struct IrqBinding { // of a device's interrupt output
+    enum class Kind : u8 { none, line, link } kind = Kind::none;
+    u8 number = 0; // line, or PCI link
+    u8 source = 0; // its bit in the table
+  };
+  struct Origin { // where effects come from
+    u32 server;
+    u16 device;
+  };
+  struct VcpuWires {
+    std::atomic<bool> interrupt{false};
+    std::atomic<bool> nmi{false};
+  };
+
+  u32 host_index(u32 server) const { return server == SERVER_HYPERVISOR ? 0 : server + 1; }
+  ServerPage& page_of(u32 server) const { return memory_.server(server); }
+  Result<void> take_in_device(u32 server, u16 device, const DeviceSheet& sheet);
+  Result<void> bind_irqs(u32 server, u16 device, const DeviceSheet& sheet, const DevicePlan& plan);
+  const DevicePlan* plan_of(const char* name) const;
+
+  void apply(Origin origin, const Effect& effect);
+  void apply_wire(Origin origin, u32 wire, u64 value);
+  void line_changed(u32 line, bool level);
+  void set_route(u32 link, u32 line);
+  void refresh_interrupts();
+  void refresh_deadline();
+  bool send_interrupt(const InterruptMessage& message);
+  void send_ipi(u32 from, const InterruptMessage& message, u32 shorthand);
+
+  const DomainMemory& memory_;
+  const DomainPlan& plan_;
+  DomainPage& page_;
+  std::mutex mutex_;
+  MemoryMap map_;
+  Router router_;
+  PciHost pci_;
+  Ioapic ioapic_;
+  std::vector<std::unique_ptr<Lapic>> lapics_;
+  std::vector<std::unique_ptr<ServerLink>> links_;
+  std::unique_ptr<DeviceHost> local_;
+
+  // [host][device][output]
+  std::vector<std::array<std::array<IrqBinding, SHEET_IRQS>, MAX_DEVICES>> irqs_;
+  std::array<u64, 4> link_levels_{}; // PIRQA–D, one bit a source
+  std::array<u32, 4> routes_{};
+  u32 next_source_ = 0;
+  bool has_pic_ = false;
+  Origin pic_{};
+  u32 pic_inputs_ = 0;
+  std::array<u8, (1 + MAX_SERVERS) * MAX_DEVICES> a20_sources_{}; // 0 silent, 1 low, 2 high
+  std::atomic<bool> a20_{true};
+  std::array<VcpuWires, MAX_VCPUS> vcpus_;
+  std::atomic<u32> requests_{0};
+  std::atomic<u64> next_deadline_{~u64{0}};
+};
+
+} // namespace transom

@@ -1,0 +1,70 @@
+#include "hypervisor/server_link.hpp"
+
+#include <thread>
+
+namespace transom {
+
+namespace {
+// How long a vCPU spins for an answer before it sleeps. An awake server answers in about a microsecond; a sleeping one
+// needs a cross-CPU wake (tens of microseconds), and going to sleep here as well would double that.
+constexpr u64 ADAPTIVE_SPIN_NS = 100'000;
+constexpr u64 UNTIL_ANSWERED = 10'000'000'000;
+} // namespace
+
+ServerLink::ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake)
+    : page_(memory.server(index)), domain_(memory.page()), doorbell_(memory.doorbell(index)), wake_(wake) {}
+
+u64 ServerLink::spin_ns() const {
+  return wake_ == WakePolicy::spin ? UNTIL_ANSWERED : wake_ == WakePolicy::sleep ? 0 : ADAPTIVE_SPIN_NS;
+}
+
+u64 ServerLink::call(u32 slot, const Request& request, const EventChannel& waiter) {
+  Ioreq& ioreq = page_.ioreq[slot];
+  IoreqSide& side = page_.side[slot];
+  side.request_id = domain_.next_request_id.fetch_add(1, std::memory_order_relaxed) + 1;
+  side.device = request.device;
+  side.region = request.region;
+  side.offset = request.offset;
+  ioreq.addr = request.addr;
+  ioreq.data = request.data;
+  ioreq.count = request.count;
+  ioreq.size = request.size;
+  ioreq.type = static_cast<u8>(request.type);
+  ioreq.set_state(IoreqState::ready, request.flags);
+  doorbell_.notify();
+
+  const auto answered = [&] { return ioreq.state() == IoreqState::response_ready || domain_stopped(); };
+  waiter.wait(answered, spin_ns());
+  if (ioreq.state() != IoreqState::response_ready) return ~u64{0};
+  const u64 answer = ioreq.data;
+  ioreq.set_state(IoreqState::none, 0);
+  return answer;
+}
+
+void ServerLink::post(const PostedRecord& record, bool doorbell) {
+  {
+    const std::lock_guard lock(post_lock_);
+    const u32 tail = page_.posted_tail.load(std::memory_order_relaxed);
+    const auto full = [&] { return tail - page_.posted_head.load(std::memory_order_acquire) >= POSTED_SLOTS; };
+    if (full()) {
+      page_.posted_full.fetch_add(1, std::memory_order_relaxed);
+      doorbell_.notify();
+      while (full() && !domain_stopped()) std::this_thread::yield();
+      if (full()) return;
+    }
+    page_.posted[tail % POSTED_SLOTS] = record;
+    page_.posted_tail.store(tail + 1, std::memory_order_release);
+  }
+  if (doorbell) doorbell_.notify();
+}
+
+void ServerLink::flush_posted() {
+  const auto empty = [&] {
+    return page_.posted_head.load(std::memory_order_acquire) == page_.posted_tail.load(std::memory_order_acquire);
+  };
+  if (empty()) return;
+  doorbell_.notify();
+  while (!empty() && !domain_stopped()) std::this_thread::yield();
+}
+
+} // namespace transom
