@@ -34,8 +34,12 @@ inline constexpr const char* EXIT_CAUSE_NAMES[EXIT_CAUSES] = {
     "pio_read", "pio_write", "pio_run", "mmio_read",      "mmio_write",     "pci_config",
     "intack",   "hypercall", "halt",    "unclaimed_read", "unclaimed_write"};
 
+// Bits of a vCPU's exit flag (Vcpu::exit_flag()).
+inline constexpr u32 EXIT_LOOK = 1;  // interrupts, written code pages: look around at the next block
+inline constexpr u32 EXIT_LEAVE = 2; // the machine wants the thread back
+
 struct alignas(64) VcpuShared {
-  std::atomic<u32> exit_flag; // raised by anyone: look around at the next block
+  std::atomic<u32> exit_flag; // set by anyone, cleared by the vCPU
   alignas(64) EventWord event;
   alignas(64) std::atomic<u64> exits[EXIT_CAUSES];
   std::atomic<u64> instructions, exceptions, interrupts, tlb_misses, blocks_decoded, blocks_invalidated;
@@ -72,7 +76,8 @@ struct DomainPage {
   // Somebody other than the vCPUs wrote guest RAM. After the data landed, before any visible completion.
   void memory_written(CodePages& code, u64 gpa, u64 length) {
     if (!code.wrote(gpa, length)) return;
-    for (u32 v = 0; v < vcpu_count && v < MAX_VCPUS; ++v) vcpus[v].exit_flag.store(1, std::memory_order_seq_cst);
+    for (u32 v = 0; v < vcpu_count && v < MAX_VCPUS; ++v)
+      vcpus[v].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
   }
 };
 

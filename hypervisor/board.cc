@@ -203,7 +203,7 @@ void Board::apply_wire(Origin origin, u32 wire, u64 value) {
 void Board::request(u32 bits) {
   requests_.fetch_or(bits);
   for (u32 v = 0; v < plan_.cpus; ++v) {
-    page_.vcpus[v].exit_flag.store(1, std::memory_order_seq_cst);
+    page_.vcpus[v].exit_flag.fetch_or(EXIT_LEAVE, std::memory_order_seq_cst);
     memory_.vcpu_event(v).notify();
   }
 }
@@ -287,7 +287,7 @@ void Board::refresh_interrupts() {
     const bool pending = lapics_[v]->pending_vector() >= 0 || (v == 0 && intr && lapics_[0]->accepts_pic());
     const bool before = vcpus_[v].interrupt.exchange(pending, std::memory_order_acq_rel);
     if ((pending && !before) || vcpus_[v].nmi.load(std::memory_order_relaxed)) {
-      page_.vcpus[v].exit_flag.store(1, std::memory_order_seq_cst);
+      page_.vcpus[v].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
       memory_.vcpu_event(v).notify();
     }
   }

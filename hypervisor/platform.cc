@@ -154,7 +154,6 @@ void Platform::device_run(const Claim& claim, const PioRun& run) {
 }
 
 void Platform::run_by_elements(const PioRun& run) {
-  const GuestMemory ram = memory_.ram();
   CodePages code = memory_.code();
   for (u32 i = 0; i < run.count; ++i) {
     const u64 gpa = run.backward ? run.gpa - u64{i} * run.width : run.gpa + u64{i} * run.width;
