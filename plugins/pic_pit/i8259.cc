@@ -2,8 +2,8 @@
 
 namespace i8259 {
 
-// Edge-triggered inputs request by their latched edge, level-triggered ones by their line. An edge counts only while its
-// line stays high: "the IR inputs must remain high until after the falling edge of the first INTA" ["Edge and Level
+// Edge-triggered inputs request by their latched edge, level-triggered ones by their line. An edge counts only while
+// its line stays high: "the IR inputs must remain high until after the falling edge of the first INTA" ["Edge and Level
 // Triggered Modes"].
 u8 Pic::irr() const {
   const u8 level = icw1::LTIM(state.icw1) ? 0xff : state.elcr;

@@ -1,5 +1,6 @@
 // Intel 8259A programmable interrupt controller: one chip. Two of them and a wire make a PC's pair (pic_pit.hpp).
-// Models:  ICW1-ICW4 in any order, OCW1-OCW3, fixed and rotating priorities, every EOI, AEOI, special mask mode, special
+// Models:  ICW1-ICW4 in any order, OCW1-OCW3, fixed and rotating priorities, every EOI, AEOI, special mask mode,
+// special
 //          fully nested mode, poll, edge and level inputs (LTIM, and the ELCR of the 82371 south bridges), spurious
 //          level 7, MCS-80/85 vectors as far as two INTA cycles carry them.
 // Missing: the third INTA byte of MCS-80/85 mode: an x86 processor makes two cycles.
@@ -25,6 +26,14 @@ struct State {
 
   bool valid() const { return lowest < 8 && (step == READY || (step >= EXPECT_ICW2 && step <= POWERED_UP)); }
   friend bool operator==(const State&, const State&) = default;
+  static void fields(auto& s, auto&& f) {
+    auto& [step, icw1, icw2, icw3, icw4, imr, isr, lines, edges, elcr, lowest, read_isr, poll, special_mask,
+           rotate_on_aeoi] = s;
+    f(1, "step", step, POWERED_UP), f(2, "icw1", icw1), f(3, "icw2", icw2), f(4, "icw3", icw3), f(5, "icw4", icw4);
+    f(6, "imr", imr), f(7, "isr", isr), f(8, "lines", lines), f(9, "edges", edges), f(10, "elcr", elcr);
+    f(11, "lowest", lowest, 7), f(12, "read_isr", read_isr), f(13, "poll", poll);
+    f(14, "special_mask", special_mask), f(15, "rotate_on_aeoi", rotate_on_aeoi);
+  }
 };
 
 class Pic {
@@ -51,7 +60,7 @@ class Pic {
   u8 irr() const;
 
  private:
-  i32 request() const; // the input that INT stands for, or -1
+  i32 request() const;                                                    // the input that INT stands for, or -1
   u8 rank(u32 input) const { return u8((input - state.lowest - 1) & 7); } // 0 = highest priority
   i32 highest(u8 inputs) const;                                           // of a set; -1 if empty
   u8 vector(u32 input) const;

@@ -2,7 +2,7 @@
 // heading names as printed there.
 #pragma once
 
-#include <vdev/cpp/vdev.hpp>
+#include <vdev/cpp.hpp>
 
 namespace i8259 {
 using namespace vdev;
