@@ -48,7 +48,9 @@ function(transom_plugin name)
   target_link_libraries(plugin_${name} PRIVATE vdev)
   set_target_properties(plugin_${name} PROPERTIES PREFIX "" OUTPUT_NAME ${name}
                         LIBRARY_OUTPUT_DIRECTORY ${TRANSOM_PLUGIN_DIR})
-  target_link_options(plugin_${name} PRIVATE -Wl,--no-undefined -Wl,-z,defs)
+  target_link_options(plugin_${name} PRIVATE -Wl,--no-undefined -Wl,-z,defs
+                      -Wl,--version-script=${CMAKE_SOURCE_DIR}/sdk/vdev.map)
+  set_property(TARGET plugin_${name} APPEND PROPERTY LINK_DEPENDS ${CMAKE_SOURCE_DIR}/sdk/vdev.map)
 endfunction()
 
 # transom_plugin_test(NAME SOURCES...): tests that load plugins/<group>/<group>.so through the SDK's bench.
