@@ -17,6 +17,11 @@ u8 translate(u8 byte) {
 
 } // namespace
 
+void I8042::reset() {
+  state = State{};
+  a20_shown_ = -1; // the board's other sources have been reset too: say it again
+}
+
 u64 I8042::read(u32 region, u64, u32) { return region == DATA ? read_data() : status(); }
 u64 I8042::peek(u32 region, u64, u32) const { return region == DATA ? state.data : status(); }
 
@@ -82,9 +87,7 @@ void I8042::parameter(u8 command, u8 value) {
     case WRITE_OUTPORT: return write_outport(value);
     case WRITE_KBD_OBUF: return respond(value);
     case WRITE_AUX_OBUF: return respond(value, true);
-    case WRITE_AUX:
-      ctr::AUX_DISABLE.set(state.ctr, 0);
-      return mouse::receive(state.mouse, value);
+    case WRITE_AUX: ctr::AUX_DISABLE.set(state.ctr, 0); return mouse::receive(state.mouse, value);
     default: return; // the rest of controller RAM
   }
 }

@@ -55,12 +55,21 @@ class I8042 {
       {sizeof(vdev_region), VDEV_SPACE_PIO, "data", 0x60, 1, VDEV_WIDTH_1, 0},
       {sizeof(vdev_region), VDEV_SPACE_PIO, "status_command", 0x64, 1, VDEV_WIDTH_1, 0}};
   static constexpr const char* irqs[] = {"irq1", "irq12"};
-  static constexpr vdev_descriptor descriptor{
-      sizeof(vdev_descriptor), 1, "org.transom.ps2", "8042, keyboard and mouse", "Transom", "1.0.0", regions, 2, 2, irqs};
+  static constexpr vdev_descriptor descriptor{sizeof(vdev_descriptor),
+                                              1,
+                                              "org.transom.ps2",
+                                              "8042, keyboard and mouse",
+                                              "Transom",
+                                              "1.0.0",
+                                              regions,
+                                              2,
+                                              2,
+                                              irqs};
 
   I8042(State& s, const Host& host)
       : state(s), irq1_(host.required<Irq>(0)), irq12_(host.required<Irq>(1)), wire_(host.required<Wire>()) {}
 
+  void reset();
   u64 read(u32 region, u64 offset, u32 width);
   void write(u32 region, u64 offset, u32 width, u64 value);
   u64 peek(u32 region, u64 offset, u32 width) const;

@@ -12,12 +12,12 @@ using namespace vdev;
 enum Region : u32 { DATA = 0, STATUS_COMMAND = 1 }; // 60h, 64h
 
 namespace status {
-constexpr Field<0> OBF; // output buffer full: 60h has a byte
-constexpr Field<1> IBF; // never: a write is done when it returns
-constexpr Field<2> SYS; // self-test passed
-constexpr Field<3> CD;  // the last write went to 64h
+constexpr Field<0> OBF;     // output buffer full: 60h has a byte
+constexpr Field<1> IBF;     // never: a write is done when it returns
+constexpr Field<2> SYS;     // self-test passed
+constexpr Field<3> CD;      // the last write went to 64h
 constexpr Field<4> KEYLOCK; // 1 = not locked
-constexpr Field<5> AUX; // the byte came from the mouse
+constexpr Field<5> AUX;     // the byte came from the mouse
 } // namespace status
 
 namespace ctr { // the command byte, controller RAM 0

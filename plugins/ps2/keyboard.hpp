@@ -1,8 +1,8 @@
 // The keyboard at the far end of the PS/2 cable: its command dialogue, scan code set 2.
 //
 // Models: the commands below with their answers, typematic and LED parameters, scan code set selection.
-// Missing: keys (nothing presses them yet), the set-3 key type commands FBh–FDh (answered RESEND), the BAT code at power-on.
-// Source: IBM PS/2 Hardware Interface Technical Reference, Keyboard (from memory).
+// Missing: keys (nothing presses them yet), the set-3 key type commands FBh–FDh (answered RESEND), the BAT code at
+// power-on. Source: IBM PS/2 Hardware Interface Technical Reference, Keyboard (from memory).
 #pragma once
 
 #include "vdev/cpp.hpp"

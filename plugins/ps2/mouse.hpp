@@ -1,8 +1,8 @@
 // The standard two-button PS/2 mouse (device ID 00h): its command dialogue.
 //
 // Models: the commands below with their answers, resolution, scaling, rate, wrap, remote and stream mode.
-// Missing: movement (nothing moves it yet: READ_DATA reports none), the wheel's knock sequence, ERROR (FCh) after two RESENDs.
-// Source: IBM PS/2 Hardware Interface Technical Reference, Mouse (from memory).
+// Missing: movement (nothing moves it yet: READ_DATA reports none), the wheel's knock sequence, ERROR (FCh) after two
+// RESENDs. Source: IBM PS/2 Hardware Interface Technical Reference, Mouse (from memory).
 #pragma once
 
 #include "keyboard.hpp"
@@ -41,9 +41,9 @@ constexpr u8 ALWAYS_ONE = 0x08;
 }
 
 struct State {
-  Fifo<u8, 16> out; // to the controller
-  u8 awaiting = 0;  // the command whose parameter comes next; 0 = none
-  u8 last = 0;      // byte that RESEND repeats
+  Fifo<u8, 16> out;  // to the controller
+  u8 awaiting = 0;   // the command whose parameter comes next; 0 = none
+  u8 last = 0;       // byte that RESEND repeats
   u8 resolution = 2; // 4 counts a millimetre
   u8 sample_rate = 100;
   bool scaling_2_1 = false, enabled = false, remote = false, wrap = false;

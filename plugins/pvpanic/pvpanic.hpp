@@ -35,8 +35,7 @@ class Pvpanic {
   using State = pvpanic::State;
   State& state; // the host's memory
 
-  static constexpr vdev_region regions[] = {
-      {sizeof(vdev_region), VDEV_SPACE_PIO, "event", 0x505, 1, VDEV_WIDTH_1, 0}};
+  static constexpr vdev_region regions[] = {{sizeof(vdev_region), VDEV_SPACE_PIO, "event", 0x505, 1, VDEV_WIDTH_1, 0}};
   static constexpr vdev_descriptor descriptor{
       sizeof(vdev_descriptor), 1, "org.transom.pvpanic", "pvpanic", "Transom", "1.0.0", regions, 1, 0, nullptr};
 

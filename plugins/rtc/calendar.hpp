@@ -37,8 +37,8 @@ constexpr i64 days_from_date(const Date& date) {
   return days;
 }
 
-inline constexpr i64 DAYS_PER_CYCLE = days_before_year(400);           // 146 097
-inline constexpr i64 DAYS_OF_CALENDAR = 25 * DAYS_PER_CYCLE;           // years 0–9999, then it starts again
+inline constexpr i64 DAYS_PER_CYCLE = days_before_year(400);          // 146 097
+inline constexpr i64 DAYS_OF_CALENDAR = 25 * DAYS_PER_CYCLE;          // years 0–9999, then it starts again
 inline constexpr i64 DAYS_TO_1970 = days_from_date(Date{1970, 1, 1}); // 719 528
 
 constexpr i64 floor_mod(i64 value, i64 modulus) {

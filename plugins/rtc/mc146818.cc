@@ -4,9 +4,7 @@ namespace rtc {
 
 namespace {
 
-Format format_of(const State& s) {
-  return {b::DM(s.cells[REGISTER_B]) != 0, b::HOURS_24(s.cells[REGISTER_B]) != 0};
-}
+Format format_of(const State& s) { return {b::DM(s.cells[REGISTER_B]) != 0, b::HOURS_24(s.cells[REGISTER_B]) != 0}; }
 
 bool is_held(const State& s) { return a::DV(s.cells[REGISTER_A]) >= a::DV_RESET; }
 bool is_set(const State& s) { return b::SET(s.cells[REGISTER_B]) != 0; }
