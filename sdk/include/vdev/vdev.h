@@ -91,9 +91,10 @@ typedef struct vdev_host {
 
 typedef struct vdev_device {
   void* device_data;
-  vdev_status (*init)(const struct vdev_device* device); /* [control] the host may be used from here on */
-  void (*destroy)(const struct vdev_device* device);     /* [control] no call into the host after it returns */
-  void (*reset)(const struct vdev_device* device);       /* [dispatch] */
+  /* [control] The host may be used from here on. It counts as [dispatch] too: the device sets its outputs here. */
+  vdev_status (*init)(const struct vdev_device* device);
+  void (*destroy)(const struct vdev_device* device); /* [control] no call into the host after it returns */
+  void (*reset)(const struct vdev_device* device);   /* [dispatch] */
   vdev_status (*read)(const struct vdev_device* device, uint32_t region, uint64_t offset, uint32_t width,
                       uint64_t* value); /* [dispatch] */
   vdev_status (*write)(const struct vdev_device* device, uint32_t region, uint64_t offset, uint32_t width,
