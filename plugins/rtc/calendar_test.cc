@@ -74,17 +74,17 @@ TEST(Format, WhatIsNoNumberDecodesToNothing) {
 TEST(Alarm, NextMatchIsWhatSteppingThroughTheDayFinds) {
   std::mt19937 random(1);
   const auto part = [&](u32 limit) -> AlarmPart {
-    const u32 kind = random() % 8;
+    const u32 kind = u32(random() % 8);
     if (kind == 0) return {AlarmPart::NEVER, 0};
     if (kind < 4) return {AlarmPart::ANY, 0};
-    return {AlarmPart::EXACT, random() % (limit + 3)}; // sometimes beyond every clock
+    return {AlarmPart::EXACT, u32(random() % (limit + 3))}; // sometimes beyond every clock
   };
   const auto matches = [](const AlarmPart& p, u32 value) {
     return p.kind == AlarmPart::ANY || (p.kind == AlarmPart::EXACT && p.value == value);
   };
   for (int round = 0; round < 300; ++round) {
     const Alarm alarm{part(24), part(60), part(60)};
-    const u32 now = random() % u32(SECONDS_PER_DAY);
+    const u32 now = u32(random() % u64(SECONDS_PER_DAY));
     std::optional<u32> expected;
     for (u32 wait = 1; wait <= SECONDS_PER_DAY && !expected; ++wait) {
       const u32 at = (now + wait) % u32(SECONDS_PER_DAY);
