@@ -125,25 +125,14 @@ void Piix::sync() {
   shown_.a20 = a20;
 }
 
-// Neighbouring areas of equal attributes go out as one.
 void Piix::show_shadow() {
   using namespace host_bridge;
-  const auto attributes = [&](std::size_t i) {
-    return (u32{BANK.read(state.host, SHADOW[i].offset)} >> SHADOW[i].shift) & 3u;
-  };
-  for (std::size_t i = 0; i < SHADOW.size();) {
-    const u32 value = attributes(i);
-    if (shown_.shadow[i] == value) {
-      ++i;
-      continue;
-    }
-    const u32 base = SHADOW[i].base;
-    u32 length = 0;
-    for (; i < SHADOW.size() && attributes(i) == value && shown_.shadow[i] != value; ++i) {
-      length += SHADOW[i].length;
-      shown_.shadow[i] = value;
-    }
-    memory_map_.set_shadow(base, length, pam::RE(value) != 0, pam::WE(value) != 0);
+  for (std::size_t i = 0; i < SHADOW.size(); ++i) {
+    const ShadowArea& area = SHADOW[i];
+    const u32 attributes = (u32{BANK.read(state.host, area.offset)} >> area.shift) & 3u;
+    if (shown_.shadow[i] == attributes) continue;
+    memory_map_.set_shadow(area.base, area.length, pam::RE(attributes) != 0, pam::WE(attributes) != 0);
+    shown_.shadow[i] = attributes;
   }
 }
 
