@@ -74,7 +74,7 @@ void Piix::write_apm(u64 offset, u8 value) {
 }
 
 void Piix::write_pm(u32 offset, u32 width, u32 value) {
-  power::advance(state.power, clock_.now());
+  if (offset < power::PMTMR) power::advance(state.power, clock_.now()); // status and enables judge the present
   const int sleep = power::write_io(state.power, offset, width, value);
   if (sleep == power::pmcntrl::SOFT_OFF) wire_.power_off();
   if (sleep > 0) log_.warning("sleep type %d is not supported, only soft off (0)", sleep);

@@ -4,7 +4,7 @@
 #include "isa_bridge_regs.hpp"
 #include "power_regs.hpp"
 #include "vdev/cpp/time.hpp"
-#include "vdev/testing/bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 namespace piix {
 namespace {
@@ -49,6 +49,18 @@ struct Chipset : Bench {
 };
 
 using Values = std::vector<u64>;
+
+// With the PM block mapped and ACPI on, random actions reach SCI.
+VDEV_PROPERTIES(
+    Piix, "piix.so", "org.transom.piix",
+    .prepare =
+        [](Bench& b) {
+          b.cfg_write(POWER, power::PMBA, 4, 0x601);
+          b.cfg_write(POWER, power::PMREGMISC, 1, 0x01);
+          b.out(b.region("apm"), isa_bridge::apm::APMC, 1, isa_bridge::apm::ACPI_ENABLE);
+        },
+    .read_only = {{3, power::PMTMR, 4}, {3, power::PMTMR + 1, 1}, {3, 0x0c, 2}, {3, 0x18, 2}, {4, 0, 1}},
+    .schema = "piix.schema");
 
 // --- configuration space ---
 

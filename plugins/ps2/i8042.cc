@@ -22,13 +22,23 @@ void I8042::reset() {
   a20_shown_ = -1; // the board's other sources have been reset too: say it again
 }
 
-u64 I8042::read(u32 region, u64, u32) { return region == DATA ? read_data() : status(); }
+u64 I8042::read(u32 region, u64, u32) {
+  if (region != DATA) return status();
+  const u8 value = read_data();
+  fill_output_buffer();
+  return value;
+}
+
 u64 I8042::peek(u32 region, u64, u32) const { return region == DATA ? state.data : status(); }
 
 void I8042::write(u32 region, u64, u32, u64 value) {
   state.cd = region == STATUS_COMMAND;
-  if (region == DATA) return write_data(u8(value));
-  command(u8(value));
+  if (region == DATA) {
+    write_data(u8(value));
+  } else {
+    command(u8(value));
+  }
+  fill_output_buffer();
 }
 
 u8 I8042::status() const {
@@ -38,7 +48,7 @@ u8 I8042::status() const {
 
 u8 I8042::read_data() {
   state.obf = false;
-  irq1_.set(false); // the next byte, which sync() may bring at once, makes a new edge
+  irq1_.set(false); // a next byte that follows at once makes a new edge
   irq12_.set(false);
   return state.data;
 }
@@ -129,7 +139,6 @@ void I8042::fill_output_buffer() {
 }
 
 void I8042::sync() {
-  fill_output_buffer();
   irq1_.set(state.obf && !state.aux && ctr::KBD_INT(state.ctr));
   irq12_.set(state.obf && state.aux && ctr::AUX_INT(state.ctr));
   if (a20_shown_ != int(state.a20)) wire_.a20(state.a20);

@@ -73,7 +73,7 @@ class I8042 {
   u64 read(u32 region, u64 offset, u32 width);
   void write(u32 region, u64 offset, u32 width, u64 value);
   u64 peek(u32 region, u64 offset, u32 width) const;
-  void sync(); // moves the next byte into the output buffer; interrupts and A20 follow the state
+  void sync();
 
  private:
   u8 status() const;
@@ -84,7 +84,7 @@ class I8042 {
   void respond(u8 value, bool aux = false);
   u8 read_outport() const;
   void write_outport(u8 value);
-  void fill_output_buffer();
+  void fill_output_buffer(); // with the next byte there is, when it is empty
 
   Irq irq1_, irq12_;
   Wire wire_;

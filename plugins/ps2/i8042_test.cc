@@ -3,7 +3,7 @@
 #include "i8042_regs.hpp"
 #include "keyboard.hpp"
 #include "mouse.hpp"
-#include "vdev/testing/bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 namespace ps2 {
 namespace {
@@ -54,6 +54,8 @@ struct Controller : Bench {
     return all;
   }
 };
+
+VDEV_PROPERTIES(I8042, "ps2.so", "org.transom.ps2", .schema = "ps2.schema");
 
 // --- whole dialogues, as observed ---
 

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "vdev/testing/bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 namespace pvpanic {
 namespace {
@@ -15,6 +15,8 @@ std::vector<u64> panics(const Bench& b) {
   }
   return values;
 }
+
+VDEV_PROPERTIES(Pvpanic, "pvpanic.so", "org.transom.pvpanic", .schema = "pvpanic.schema");
 
 TEST(Pvpanic, ReadNamesTheTwoEventsItTakes) {
   Bench b("pvpanic.so");

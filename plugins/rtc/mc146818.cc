@@ -206,7 +206,7 @@ u64 Mc146818::next_event() const {
   if (b::UIE(enabled)) at(state.next_update);
   if (b::AIE(enabled)) {
     const auto alarm = get_alarm(state).seconds_until(get_time(state).second);
-    if (alarm) at(state.next_update + (u64{*alarm} - 1) * NS_PER_SECOND);
+    if (alarm) at(time_add(state.next_update, (u64{*alarm} - 1) * NS_PER_SECOND));
   }
   return event;
 }

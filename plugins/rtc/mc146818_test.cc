@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "mc146818_regs.hpp"
-#include "vdev/testing/bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 namespace rtc {
 namespace {
@@ -39,6 +39,20 @@ struct Rtc : Bench {
     for (std::size_t i = 0; i < v.size(); ++i) set(where[i], v[i]);
   }
 };
+
+// With all three interrupts enabled, and an alarm each minute.
+VDEV_PROPERTIES(
+    Mc146818, "rtc.so", "org.transom.rtc",
+    .prepare =
+        [](Bench& b) {
+          for (const auto& [address, value] :
+               {std::pair<u8, u8>{HOURS_ALARM, 0xff}, {MINUTES_ALARM, 0xff}, {REGISTER_B, 0x72}}) {
+            b.out(INDEX, address);
+            b.out(DATA, value);
+          }
+          b.out(INDEX, REGISTER_C);
+        },
+    .schema = "rtc.schema");
 
 TEST(Mc146818, StartsWithTheHostsCalendarInBcdAnd24Hours) {
   Rtc b;
