@@ -1,0 +1,3 @@
+#include "piix.hpp"
+
+VDEV_PLUGIN(piix::Piix);

@@ -1,0 +1,3 @@
+#include "vdev/testing/fuzz.hpp"
+
+VDEV_FUZZ("ps2.so", "org.transom.ps2")

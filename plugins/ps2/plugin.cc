@@ -1,0 +1,3 @@
+#include "i8042.hpp"
+
+VDEV_PLUGIN(ps2::I8042);

@@ -1,0 +1,3 @@
+#include "pvpanic.hpp"
+
+VDEV_PLUGIN(pvpanic::Pvpanic);

@@ -1,0 +1,3 @@
+#include "mc146818.hpp"
+
+VDEV_PLUGIN(rtc::Mc146818);
