@@ -154,8 +154,10 @@ void Channel::continue_dma() {
   }
   if (!bus_master_.active()) return wait_dma();
   const Gathered regions = bus_master_.gather(u32(std::min<u64>(u64{c.left} * SECTOR, MAX_DMA_REQUEST)));
-  bus_master_.retire(); // the table ended exactly here: the request in hand, if any, is the last it has room for
-  if (regions.bytes == 0) return bus_master_.active() ? bounce() : wait_dma();
+  if (regions.bytes == 0) {
+    bus_master_.retire(); // nothing left, with the device still asking: neither active nor interrupt
+    return bus_master_.active() ? bounce() : wait_dma();
+  }
   c.bounce = false;
   submit(c.kind == Kind::READ ? VDEV_BLOCK_READ : write_op(), regions.bytes, {regions.segments.data(), regions.count});
 }

@@ -26,6 +26,7 @@ void expect_alive(Ide& b) {
   b.complete_all();
   EXPECT_EQ(b.status(), st::TRANSFER);
   EXPECT_EQ(b.data(SECTOR), b.on_disk(3, 1));
+  b.set_bmisr(0x06);
 }
 
 // The dialogue of Linux 6.1 with ata_piix, access for access.
@@ -149,7 +150,8 @@ TEST(IdeDma, SectorsMayStraddleRegionsAndRequests) {
   Ide b;
   std::vector<Ide::Region> regions; // 100 regions of 514 bytes, then the rest: no request ends with one
   for (u32 i = 0; i < 100; ++i) regions.push_back({MEMORY + i * 0x400, 514});
-  regions.push_back({MEMORY + 0x20000, 156 * SECTOR - 200});
+  regions.push_back({MEMORY + 0x20000, 40000});
+  regions.push_back({MEMORY + 0x30000, 156 * SECTOR - 200 - 40000});
   b.table(regions);
   start_read(b, 0, 0);
   EXPECT_EQ(b.host.pending.at(0).bytes % SECTOR, 0u);
