@@ -204,27 +204,31 @@ u64 Bench::next_event() {
   return deadline;
 }
 
-// Fires what is due now. A device whose deadline does not move on is reported once, and left alone.
-bool Bench::fire_due() {
+// Fires what is due now; how often. A device whose deadline does not move on is reported, and not called any more.
+u32 Bench::fire_due() {
   u32 fired = 0;
-  for (; timer_ && next_event() <= host.now; ++fired) {
+  for (; timer_ && !stuck_ && next_event() <= host.now; ++fired) {
     if (fired == 10000) {
       host.violation("expire leaves a deadline that is already over, time after time");
-      return false;
+      stuck_ = true;
     }
     enter("expire", [&] { timer_->expire(device_, host.now); });
   }
-  return true;
+  return fired;
 }
 
-void Bench::step(u64 ns) {
+void Bench::step(u64 ns, u64 most_firings) {
   const u64 end = host.now + ns;
-  while (fire_due()) {
-    const u64 deadline = next_event();
-    if (deadline > end) break;
+  for (u64 fired = 0;;) {
+    fired += fire_due();
+    if (fired >= most_firings) return;
+    const u64 deadline = stuck_ ? VDEV_NEVER : next_event();
+    if (deadline > end) {
+      host.now = end;
+      return;
+    }
     host.now = deadline;
   }
-  host.now = end;
 }
 
 void Bench::step_late(u64 ns) {

@@ -20,9 +20,10 @@ Snapshot Bench::save() {
   return snapshot;
 }
 
-vdev_status Bench::restore(const Snapshot& snapshot) {
+vdev_status Bench::restore(const Snapshot& snapshot, bool host_checks) {
   if (!state_) throw std::out_of_range("the device has no vdev.state/1");
   SnapshotSource from(snapshot);
+  from.check_maximum = host_checks;
   vdev_status status = VDEV_OK;
   enter("load", [&] { status = state_->load(device_, snapshot.version, &from.source); });
   return status;

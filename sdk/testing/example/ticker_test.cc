@@ -1,7 +1,9 @@
 // The sample device's own tests: how a device's tests look.
+
 #include <gtest/gtest.h>
 
 #include "vdev/testing/bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 using namespace vdev::testing;
 using vdev::u64;
@@ -11,6 +13,8 @@ namespace {
 enum : u64 { CTRL, STATUS, DATA, ID };
 enum : u64 { RUN = 1, IRQ = 2, EXPIRED = 1 };
 constexpr vdev::u32 PERIOD = 1; // the region
+
+VDEV_PROPERTIES(Ticker, "ticker.so", "org.transom.example.ticker", .read_only = {{0, ID}}, .schema = "ticker.schema");
 
 TEST(Ticker, RaisesItsInterruptAtTheFirstNanosecondOfAPeriod) {
   Bench b("ticker.so");

@@ -79,7 +79,10 @@ class Bench {
   void out(u64 offset, u64 value) { out(0, offset, 1, value); }
   void out(u64 offset, u32 width, u64 value) { out(0, offset, width, value); }
   void out(u32 region, u64 offset, u32 width, u64 value);
-  u32 region(std::string_view name) const;                    // its index
+  u32 region(std::string_view name) const; // its index
+  u32 region_count() const { return u32(regions_.size()); }
+  const vdev_region& region_at(u32 index) const { return regions_.at(index); }
+  bool has_runs() const { return runs_ != nullptr; }
   std::optional<u64> peek(u32 region, u64 offset, u32 width); // nothing: the device has no vdev.inspect/1
   std::vector<u8> in_run(u32 region, u64 offset, u32 width, u32 count);
   void out_run(u32 region, u64 offset, u32 width, std::span<const u8> data);
@@ -92,7 +95,8 @@ class Bench {
 
   // Time. step() fires timers at their deadlines, in order; step_late() advances first and fires what is due then.
   u64 now() const { return host.now; }
-  void step(u64 ns);
+  // After `most_firings` it stops, at the time of the last one.
+  void step(u64 ns, u64 most_firings = ~u64{0});
   void step_late(u64 ns);
   u64 next_event(); // VDEV_NEVER: none, or no vdev.timer/1
 
@@ -104,6 +108,7 @@ class Bench {
   u32 irq_index(std::string_view name) const;
   void irq_in(u32 input, bool level);
   u32 irq_inputs();
+  bool has_intack() const { return intack_ != nullptr; }
   u8 acknowledge();
 
   // Streams. send() delivers what the device has room for now and says how much; queue() delivers all, as room comes.
@@ -126,7 +131,8 @@ class Bench {
   // State. restore() is vdev.state/1 load into this device; migrate() saves, makes a new device and loads there;
   // restart() makes a new device over the state memory as it lies.
   Snapshot save();
-  vdev_status restore(const Snapshot& snapshot);
+  // host_checks = false: values beyond a field's maximum reach the device, which has to refuse them itself.
+  vdev_status restore(const Snapshot& snapshot, bool host_checks = true);
   void migrate();
   void restart();
   u64 field(std::string_view name, u32 index = 0);
@@ -168,8 +174,8 @@ class Bench {
   void after_entry();
   void expect_ok(vdev_status status, const char* what);
   u64 read_device(u32 region, u64 offset, u32 width);
+  u32 fire_due();
   void deliver(const FakeHost::Completion& completion);
-  bool fire_due();
 
   Options options_;
   std::shared_ptr<Library> library_;
@@ -188,6 +194,7 @@ class Bench {
   const vdev_irq_in* irq_in_ = nullptr;
   const vdev_intack* intack_ = nullptr;
   bool delivering_ = false;
+  bool stuck_ = false;
 };
 
 } // namespace vdev::testing
