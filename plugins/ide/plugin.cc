@@ -1,0 +1,3 @@
+#include "piix_ide.hpp"
+
+VDEV_PLUGIN(ide::PiixIde);
