@@ -115,7 +115,9 @@ class Vcpu {
   virtual void set_registers(const VcpuRegisters& r) = 0;
   virtual void memory_map_changed() = 0;    // vCPU thread: PAM, A20, BAR or ROM mapping changed; drop cached translations
 
-  // Any thread, any process that maps the flag: leave run() or look at interrupts at the next block.
+  // Any thread, any process that maps the flag: set bits to be seen at the next block. run() clears what it saw.
+  static constexpr u32 LOOK = 1;  // look at interrupts, NMIs and written code pages, then go on
+  static constexpr u32 LEAVE = 2; // return from run() with RunResult::exited
   virtual std::atomic<u32>& exit_flag() = 0;
 };
 
