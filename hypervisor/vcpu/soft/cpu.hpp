@@ -101,6 +101,8 @@ struct Tlb {
   u32 locals;
 };
 
+inline constexpr unsigned PHYSICAL_BITS = 40; // width of guest-physical addresses; what CPUID 8000_0008h shows
+
 // Mode bits: part of every block's key. update_mode() recomputes them from the architectural state.
 enum ModeBits : u16 {
   MODE_64 = 1,        // 64-bit code segment in long mode
