@@ -1,0 +1,60 @@
+#include "hypervisor/vcpu/soft/fpu.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace transom::soft {
+
+void set_top(Fx& fx, unsigned top) {
+  const unsigned distance = (top - fsw_top(fx)) & 7;
+  fx.fsw = static_cast<u16>((fx.fsw & ~FSW_TOP) | (top & 7) << 11);
+  if (distance == 0) return;
+  std::array<u8, 128> old;
+  std::memcpy(old.data(), fx.st, 128);
+  for (unsigned n = 0; n < 8; ++n) std::memcpy(fx.st[n], &old[((n + distance) & 7) * 16], 16);
+}
+
+void enter_mmx(Fx& fx) {
+  set_top(fx, 0);
+  fx.ftw = 0xff;
+}
+
+namespace {
+// Addresses wrap at 4 GiB outside 64-bit mode.
+u64 image_address(const Cpu& cpu, u64 linear) { return code64(cpu) ? linear : static_cast<u32>(linear); }
+
+template <class F>
+void for_each_chunk(unsigned bytes, F&& f) {
+  unsigned at = 0;
+  for (; at + 8 <= bytes; at += 8) f(at, u64{});
+  for (; at + 2 <= bytes; at += 2) f(at, u16{});
+}
+} // namespace
+
+void read_image(Cpu& cpu, u64 linear, u8* image, unsigned bytes) {
+  for_each_chunk(bytes, [&](unsigned at, auto chunk) {
+    chunk = read_linear<decltype(chunk)>(cpu, image_address(cpu, linear + at));
+    std::memcpy(image + at, &chunk, sizeof chunk);
+  });
+}
+
+void write_image(Cpu& cpu, u64 linear, const u8* image, unsigned bytes) {
+  probe(cpu, linear, bytes, Access::write, user_mode(cpu));
+  for_each_chunk(bytes, [&](unsigned at, auto chunk) {
+    std::memcpy(&chunk, image + at, sizeof chunk);
+    write_linear<decltype(chunk)>(cpu, image_address(cpu, linear + at), chunk);
+  });
+}
+
+bool host_has(Isa isa) {
+  switch (isa) {
+    case Isa::sse2: return true; // part of x86-64
+    case Isa::sse3: return __builtin_cpu_supports("sse3") != 0;
+    case Isa::ssse3: return __builtin_cpu_supports("ssse3") != 0;
+    case Isa::sse41: return __builtin_cpu_supports("sse4.1") != 0;
+    case Isa::sse42: return __builtin_cpu_supports("sse4.2") != 0;
+  }
+  return false;
+}
+
+} // namespace transom::soft

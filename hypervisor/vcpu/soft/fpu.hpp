@@ -1,0 +1,131 @@
+// Shared by the x87, MMX and SSE handlers: who may use the unit now, and the registers in the FXSAVE image.
+//
+// FIP, FDP and FOP hold the guest's last non-control x87 instruction, its operand and its opcode: offsets in protected
+// and long mode, linear addresses in real and virtual-8086 mode (that is what FNSTENV shows there). They are recorded
+// and saved whether or not an exception is pending. FCS and FDS read as zero (SDM 1 8.1.8, "deprecates FPU CS and FPU
+// DS").
+#pragma once
+
+#include <emmintrin.h>
+
+#include "hypervisor/vcpu/soft/memory.hpp"
+
+namespace transom::soft {
+
+// x87 status word, SDM 1 figure 8-4
+inline constexpr u16 FSW_EXCEPTIONS = 0x3f, FSW_SF = 0x40, FSW_ES = 0x80, FSW_C1 = 0x200, FSW_TOP = 0x3800,
+                     FSW_B = 0x8000;
+inline constexpr u16 FCW_MASKS = 0x3f;
+// MXCSR, SDM 1 figure 10-3
+inline constexpr u32 MXCSR_FLAGS = 0x3f, MXCSR_MASKS = 0x1f80, MXCSR_FTZ = 0x8000, MXCSR_DEFINED = 0xffff;
+inline constexpr u32 MXCSR_IE = 1, MXCSR_DE = 2, MXCSR_ZE = 4, MXCSR_OE = 8, MXCSR_UE = 16, MXCSR_PE = 32;
+
+// --- who may use the unit (SDM 3A tables 2-3 and 13-1)
+inline void check_x87(Cpu& cpu) {
+  if (cpu.cr0 & (CR0_EM | CR0_TS)) [[unlikely]]
+    raise(cpu, NM);
+}
+// An unmasked exception waits in FSW.ES. Without CR0.NE it would go out on FERR#; here IGNNE# is held asserted.
+inline void check_pending_x87(Cpu& cpu) {
+  if ((cpu.fx.fsw & FSW_ES) && (cpu.cr0 & CR0_NE)) [[unlikely]]
+    raise(cpu, MF);
+}
+inline void check_mmx(Cpu& cpu) {
+  if (cpu.cr0 & CR0_EM) [[unlikely]]
+    raise(cpu, UD);
+  if (cpu.cr0 & CR0_TS) [[unlikely]]
+    raise(cpu, NM);
+  check_pending_x87(cpu);
+}
+inline void check_sse(Cpu& cpu) {
+  if ((cpu.cr0 & (CR0_EM | CR0_TS)) == 0 && (cpu.cr4 & CR4_OSFXSR)) [[likely]]
+    return;
+  raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
+}
+
+// ES and B follow from the flags and the control word.
+inline void update_fsw_summary(Fx& fx) {
+  const bool pending = (fx.fsw & ~fx.fcw & FSW_EXCEPTIONS) != 0;
+  fx.fsw = static_cast<u16>((fx.fsw & ~(FSW_ES | FSW_B)) | (pending ? FSW_ES | FSW_B : 0));
+}
+inline unsigned fsw_top(const Fx& fx) { return (fx.fsw >> 11) & 7; }
+
+// --- MMX registers. Every MMX instruction makes TOP 0 and all registers valid (SDM 1 9.5.1); call this once nothing
+// can fault any more. MMn is then fx.st[n].
+void set_top(Fx& fx, unsigned top); // physical registers stay: the image is in ST(n) order
+void enter_mmx(Fx& fx);
+inline u64 mm(const Fx& fx, unsigned n) {
+  u64 value;
+  std::memcpy(&value, fx.st[(n - fsw_top(fx)) & 7], 8);
+  return value;
+}
+inline void set_mm(Fx& fx, unsigned n, u64 value) { // after enter_mmx()
+  std::memcpy(fx.st[n], &value, 8);
+  std::memset(fx.st[n] + 8, 0xff, 2);
+}
+
+// --- XMM registers
+inline __m128i xmm(const Cpu& cpu, unsigned n) {
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(cpu.fx.xmm[n & 15]));
+}
+inline void set_xmm(Cpu& cpu, unsigned n, __m128i value) {
+  _mm_store_si128(reinterpret_cast<__m128i*>(cpu.fx.xmm[n & 15]), value);
+}
+inline __m128i to_vector(Bytes16 b) {
+  return _mm_set_epi64x(static_cast<long long>(b.high), static_cast<long long>(b.low));
+}
+inline u64 low_half(__m128i v) { return static_cast<u64>(_mm_cvtsi128_si64(v)); }
+inline u64 high_half(__m128i v) { return static_cast<u64>(_mm_cvtsi128_si64(_mm_unpackhi_epi64(v, v))); }
+
+// --- memory operands as vectors. The 16-byte paths go around Bytes16, so that a vector is one host load or store.
+enum class Align : u8 { none, natural };
+
+template <Align A>
+inline __m128i load_vector(Cpu& cpu, const Insn& i) {
+  const u64 linear = operand_address(cpu, i, 16, false);
+  if constexpr (A == Align::natural)
+    if (linear & 15) [[unlikely]]
+      raise(cpu, GP, 0);
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  if (linear - e.read <= PAGE_SIZE - 16) [[likely]]
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(linear + e.addend));
+  return to_vector(read_linear<Bytes16>(cpu, linear));
+}
+template <Align A>
+inline void store_vector(Cpu& cpu, const Insn& i, __m128i value) {
+  const u64 linear = operand_address(cpu, i, 16, true);
+  if constexpr (A == Align::natural)
+    if (linear & 15) [[unlikely]]
+      raise(cpu, GP, 0);
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  if (linear - e.write <= PAGE_SIZE - 16) [[likely]]
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(linear + e.addend), value);
+  write_linear<Bytes16>(cpu, linear, {low_half(value), high_half(value)});
+}
+// `Width` bytes, zero-extended. 16-byte operands have to be aligned.
+template <unsigned Width, Align A = Align::natural>
+inline __m128i load_operand(Cpu& cpu, const Insn& i) {
+  if constexpr (Width == 16)
+    return load_vector<A>(cpu, i);
+  else if constexpr (Width == 8)
+    return _mm_cvtsi64_si128(static_cast<long long>(load<u64>(cpu, i)));
+  else if constexpr (Width == 4)
+    return _mm_cvtsi32_si128(static_cast<int>(load<u32>(cpu, i)));
+  else
+    return _mm_cvtsi32_si128(load<u16>(cpu, i));
+}
+// The r/m operand of an instruction with XMM registers.
+template <unsigned Width, Align A = Align::natural>
+inline __m128i xmm_operand(Cpu& cpu, const Insn& i) {
+  return i.form == Form::reg ? xmm(cpu, i.rm) : load_operand<Width, A>(cpu, i);
+}
+
+// --- state images, an even number of bytes. All of it is checked before the first byte is written.
+void read_image(Cpu& cpu, u64 linear, u8* image, unsigned bytes);
+void write_image(Cpu& cpu, u64 linear, const u8* image, unsigned bytes);
+
+// --- which opcodes the host can execute; the others are #UD in the guest
+enum class Isa : u8 { sse2, sse3, ssse3, sse41, sse42 };
+bool host_has(Isa isa);
+
+} // namespace transom::soft
