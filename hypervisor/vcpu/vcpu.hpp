@@ -64,6 +64,10 @@ class VcpuPlatform {
   // VMCALL/VMMCALL: arguments as in Xen's 64-bit (rdi rsi rdx r10 r8 r9) or 32-bit (ebx ecx edx esi edi ebp) calling
   // convention; the answer goes to rax.
   virtual u64 hypercall(u64 number, const u64 (&args)[6], bool long_mode) = 0;
+  // CPUID leaves 40000000h–4000FFFFh and MSRs 40000000h–400002FFh (write only), for a hypervisor interface of the
+  // platform's own, such as Xen's. False: the CPU's own signature, #GP(0).
+  virtual bool hypervisor_cpuid(u32 /*leaf*/, u32 /*subleaf*/, CpuidResult& /*result*/) { return false; }
+  virtual bool hypervisor_msr_write(u32 /*msr*/, u64 /*value*/) { return false; }
   virtual u64 a20_mask() = 0;               // ~0, or all ones but bit 20
 };
 
@@ -115,7 +119,9 @@ class Vcpu {
   virtual void set_registers(const VcpuRegisters& r) = 0;
   virtual void memory_map_changed() = 0;    // vCPU thread: PAM, A20, BAR or ROM mapping changed; drop cached translations
 
-  // Any thread, any process that maps the flag: leave run() or look at interrupts at the next block.
+  // Any thread, any process that maps the flag: set bits to be seen at the next block. run() clears what it saw.
+  static constexpr u32 LOOK = 1;  // look at interrupts, NMIs and written code pages, then go on
+  static constexpr u32 LEAVE = 2; // return from run() with RunResult::exited
   virtual std::atomic<u32>& exit_flag() = 0;
 };
 

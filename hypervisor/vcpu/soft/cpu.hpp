@@ -101,6 +101,13 @@ struct Tlb {
   u32 locals;
 };
 
+inline constexpr unsigned PHYSICAL_BITS = 40; // width of guest-physical addresses; what CPUID 8000_0008h shows
+inline constexpr u64 PHYS_ENTRIES = 256;
+struct PhysEntry {
+  u64 gpa = ~u64{0};
+  PhysPage page;
+};
+
 // Mode bits: part of every block's key. update_mode() recomputes them from the architectural state.
 enum ModeBits : u16 {
   MODE_64 = 1,        // 64-bit code segment in long mode
@@ -161,10 +168,15 @@ struct Cpu {
   BlockCache* blocks = nullptr;
   const Model* model = nullptr;
   u64 a20_mask = ~u64{0};
+  u64 code_base = 0;       // linear − RIP; 0 in 64-bit mode
+  u64 code_limit = 0xffff; // highest RIP that may be fetched; all ones in 64-bit mode
   VcpuCounters counters;
 
   alignas(16) u8 bounce[16] = {}; // accesses that cross a page or reach a device
   Tlb tlbs[2];                    // 0: supervisor (also implicit accesses of the core), 1: user
+  PhysEntry phys[PHYS_ENTRIES];   // platform->page(), remembered
+  u64 large_pages[64] = {};       // hashed 2 MiB regions that large-page translations were taken from, for INVLPG
+  bool huge_pages = false;        // a 1 GiB page was: INVLPG flushes everything
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
 };
 

@@ -1,7 +1,150 @@
+// The slow halves of guest memory accesses: TLB misses, page crossings, devices, code pages, watched accesses.
 #include "hypervisor/vcpu/soft/memory.hpp"
+
+#include "hypervisor/vcpu/soft/block_cache.hpp"
+#include "hypervisor/vcpu/soft/paging.hpp"
 
 namespace transom::soft {
 
 void segment_violation(Cpu& cpu, unsigned segment) { raise(cpu, segment == SS ? SS_FAULT : GP, 0); }
+
+namespace {
+
+// Both pages of an access, translated before any byte moves.
+struct Span {
+  TlbInfo* first;
+  TlbInfo* second; // null within one page
+  unsigned offset; // in the first page
+  unsigned head;   // bytes in the first page
+};
+
+// DR7: data breakpoints set their DR6 bit; the run loop raises the trap after the instruction (SDM 3B 17.2).
+void watch(Cpu& cpu, u64 linear, unsigned width, Access access) {
+  for (unsigned n = 0; n < 4; ++n) {
+    const u64 control = cpu.dr[7] >> (16 + 4 * n) & 15, kind = control & 3;
+    if (!(cpu.dr[7] >> (2 * n) & 3) || kind == 0 || kind == 2 || (kind == 1 && access != Access::write)) continue;
+    static constexpr u8 LENGTH[4] = {1, 2, 8, 4};
+    const u64 length = LENGTH[control >> 2], base = cpu.dr[n] & ~(length - 1);
+    if (linear < base + length && base < linear + width) cpu.pending_debug |= u64{1} << n;
+  }
+}
+
+Span span(Cpu& cpu, u64 linear, unsigned width, Access access, bool user) {
+  if (cpu.tlb == cpu.slow_tlb) {
+    if (user && (cpu.cr0 & CR0_AM) && (cpu.rflags & FLAG_AC) && width <= 8 && linear % width != 0) raise(cpu, AC, 0);
+    if (cpu.dr[7] & 0xff) watch(cpu, linear, width, access);
+  }
+  const unsigned offset = linear % PAGE_SIZE;
+  if (offset + width <= PAGE_SIZE) return {&resolve(cpu, linear, access, user), nullptr, offset, width};
+  const unsigned head = static_cast<unsigned>(PAGE_SIZE) - offset;
+  resolve(cpu, linear, access, user);
+  TlbInfo* const second = &resolve(cpu, linear + head, access, user);
+  // The two pages differ in their index, so filling the second left the first alone.
+  return {&resolve(cpu, linear, access, user), second, offset, head};
+}
+
+u64 device_read(Cpu& cpu, u64 gpa, unsigned width) {
+  if (width == 1 || width == 2 || width == 4 || width == 8) return cpu.platform->mmio_read(gpa, width);
+  u64 value = 0;
+  for (unsigned n = 0; n < width; ++n) value |= (cpu.platform->mmio_read(gpa + n, 1) & 0xff) << (8 * n);
+  return value;
+}
+
+void device_write(Cpu& cpu, u64 gpa, unsigned width, u64 value) {
+  if (width == 1 || width == 2 || width == 4 || width == 8) return cpu.platform->mmio_write(gpa, width, value);
+  for (unsigned n = 0; n < width; ++n) cpu.platform->mmio_write(gpa + n, 1, value >> (8 * n) & 0xff);
+}
+
+// Up to 16 bytes within one page.
+void read_part(Cpu& cpu, const TlbInfo& page, unsigned offset, u8* to, unsigned width) {
+  if (page.host_read != nullptr) {
+    std::memcpy(to, page.host_read + offset, width);
+    return;
+  }
+  const u64 gpa = page.gpa | offset;
+  for (unsigned done = 0; done < width; done += 8) {
+    const unsigned part = width - done < 8 ? width - done : 8;
+    const u64 value = device_read(cpu, gpa + done, part);
+    std::memcpy(to + done, &value, part);
+  }
+}
+
+void write_part(Cpu& cpu, const TlbInfo& page, unsigned offset, const u8* from, unsigned width) {
+  if (page.host_write != nullptr) {
+    if (page.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, page.ram_page, offset, width);
+    std::memcpy(page.host_write + offset, from, width);
+    return;
+  }
+  const u64 gpa = page.gpa | offset;
+  for (unsigned done = 0; done < width; done += 8) {
+    const unsigned part = width - done < 8 ? width - done : 8;
+    u64 value = 0;
+    std::memcpy(&value, from + done, part);
+    device_write(cpu, gpa + done, part, value);
+  }
+}
+
+void read_bytes(Cpu& cpu, u64 linear, u8* to, unsigned width, bool user) {
+  const Span s = span(cpu, linear, width, Access::read, user);
+  const TlbInfo first = *s.first;
+  const TlbInfo second = s.second != nullptr ? *s.second : TlbInfo{};
+  read_part(cpu, first, s.offset, to, s.head);
+  if (s.second != nullptr) read_part(cpu, second, 0, to + s.head, width - s.head);
+}
+
+// Copies, because a device's handler may change the memory map under the TLB.
+void write_bytes(Cpu& cpu, u64 linear, const u8* from, unsigned width, bool user) {
+  const Span s = span(cpu, linear, width, Access::write, user);
+  const TlbInfo first = *s.first;
+  const TlbInfo second = s.second != nullptr ? *s.second : TlbInfo{};
+  write_part(cpu, first, s.offset, from, s.head);
+  if (s.second != nullptr) write_part(cpu, second, 0, from + s.head, width - s.head);
+}
+
+} // namespace
+
+u64 read_slow(Cpu& cpu, u64 linear, unsigned width, bool user) {
+  u64 value = 0;
+  u8 bytes[8];
+  read_bytes(cpu, linear, bytes, width, user);
+  std::memcpy(&value, bytes, width);
+  return value;
+}
+
+Bytes16 read_slow_wide(Cpu& cpu, u64 linear, unsigned width, bool user) {
+  u8 bytes[16] = {};
+  read_bytes(cpu, linear, bytes, width, user);
+  Bytes16 value;
+  std::memcpy(&value, bytes, 16);
+  return value;
+}
+
+void write_slow(Cpu& cpu, u64 linear, unsigned width, u64 value, bool user) {
+  u8 bytes[8];
+  std::memcpy(bytes, &value, 8);
+  write_bytes(cpu, linear, bytes, width, user);
+}
+
+void write_slow_wide(Cpu& cpu, u64 linear, unsigned width, u64 low, u64 high, bool user) {
+  u8 bytes[16];
+  std::memcpy(bytes, &low, 8);
+  std::memcpy(bytes + 8, &high, 8);
+  write_bytes(cpu, linear, bytes, width, user);
+}
+
+u8* rmw_slow(Cpu& cpu, u64 linear, unsigned width, bool user) {
+  const Span s = span(cpu, linear, width, Access::write, user);
+  const TlbInfo first = *s.first;
+  if (s.second == nullptr && first.host_write != nullptr && first.host_write == first.host_read) {
+    if (first.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, first.ram_page, s.offset, width);
+    return first.host_write + s.offset;
+  }
+  const TlbInfo second = s.second != nullptr ? *s.second : TlbInfo{};
+  read_part(cpu, first, s.offset, cpu.bounce, s.head);
+  if (s.second != nullptr) read_part(cpu, second, 0, cpu.bounce + s.head, width - s.head);
+  return cpu.bounce;
+}
+
+void rmw_commit(Cpu& cpu, u64 linear, unsigned width, bool user) { write_bytes(cpu, linear, cpu.bounce, width, user); }
 
 } // namespace transom::soft

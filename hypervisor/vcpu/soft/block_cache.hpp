@@ -1,0 +1,144 @@
+// Decoded code: blocks found by guest-physical address and mode, and a cache from linear addresses in front of it.
+//
+// A block is a run of instructions with one entry; taken branches leave it, a conditional branch that is not taken goes
+// on inside. Blocks are never freed one by one: an invalidated block has every handler replaced by stale(), which looks
+// the code up again, so whoever still links to it is safe. When the pool is full everything goes at once.
+#pragma once
+
+#include <memory>
+
+#include "hypervisor/vcpu/soft/cpu.hpp"
+
+namespace transom::soft {
+
+inline constexpr unsigned BLOCK_INSNS = 64;
+
+struct PageLink {
+  Block* block;
+  PageLink* next;
+};
+
+struct Block {
+  u64 gpa;      // first byte
+  u64 second;   // page-crossing block: gpa of the second page, else ~0
+  Block* chain; // hash bucket
+  PageLink pages[2];
+  u64 ram[2]; // CodePages index of each page, ~0 if not RAM
+  u16 mode;
+  u16 bytes;
+  u16 count; // instructions; record [count] may be the fall-through
+  bool stale;
+  Insn* insns() { return reinterpret_cast<Insn*>(this + 1); }
+};
+static_assert(sizeof(Block) % alignof(Insn) == 0);
+
+// The running block of a record: ordinals count records.
+inline Block* block_of(const Insn* i) { return reinterpret_cast<Block*>(const_cast<Insn*>(i - (i->ordinal - 1))) - 1; }
+
+class BlockCache {
+ public:
+  explicit BlockCache(CodePages* code_pages);
+
+  // The block at cpu.rip under the current modes; decodes it if need be. Raises fetch faults.
+  Block* find(Cpu& cpu);
+  // As find(), for the linear-address cache: remembers the answer unless it depends on two pages.
+  Block* find_and_remember(Cpu& cpu);
+
+  // The fast half: null if not remembered.
+  [[gnu::always_inline]] Block* remembered(const Cpu& cpu, u64 linear) const {
+    const Entry& e = entries_[slot(linear)];
+    return e.key == key(linear, cpu.mode) ? e.block : nullptr;
+  }
+
+  // A store to RAM that may hold code. `offset` within the page; at most a page long.
+  void wrote(Cpu& cpu, u64 ram_page, unsigned offset, unsigned length) {
+    if (ram_page < pages_ && (code_[ram_page].granules & granules(offset, length)) != 0)
+      invalidate(cpu, ram_page, offset, length);
+  }
+  bool has_code(u64 ram_page) const { return ram_page < pages_ && code_[ram_page].blocks != nullptr; }
+
+  void harvest(Cpu& cpu);       // what other processes wrote (CodePages)
+  void flush(Cpu& cpu);         // every block; only between instructions
+  void request_flush(Cpu& cpu); // at the next lookup; the running block ends after the current instruction
+  void leave_block(Cpu& cpu);   // ditto, without flushing anything
+
+  void forget_all();            // linear addresses: translations changed
+  void forget_local();          // ditto, global pages stay
+  void forget_page(u64 linear); // one page
+  void forget_region(u64 linear, unsigned bits);
+
+  // Tests and counters.
+  u64 used_bytes() const { return used_; }
+  bool flush_pending() const { return flush_requested_; }
+  u64 flushes() const { return flushes_; } // changes when every record dies
+
+ private:
+  struct Entry {
+    u64 key;
+    Block* block;
+  };
+  struct PageCode {
+    PageLink* blocks;
+    u64 granules; // one bit for 64 bytes that hold code
+  };
+  static constexpr u64 SLOTS = 16384, WINDOW = 256; // one page uses one window
+  static constexpr u64 BUCKETS = 65536;
+  static constexpr u64 POOL_BYTES = u64{32} << 20;
+  static constexpr u64 NO_KEY = 0x7fff'0000'0000'0000; // no mode makes it
+
+  static u64 slot(u64 linear) {
+    const u64 page = linear >> PAGE_SHIFT;
+    return ((page ^ page >> 6) % (SLOTS / WINDOW)) * WINDOW + ((linear ^ linear >> 8) % WINDOW);
+  }
+  // Linear addresses are canonical, so their top 16 bits are all alike and the mode can be told from them.
+  static u64 key(u64 linear, u16 mode) {
+    return linear ^ u64 { mode } << 48;
+  }
+  static u64 bucket(u64 gpa, u16 mode) { return (gpa ^ gpa >> 14 ^ u64{mode} * 0x9e5) % BUCKETS; }
+  static u64 granules(unsigned offset, unsigned length) {
+    const unsigned first = offset / 64, last = (offset + length - 1) / 64;
+    return (~u64{0} << first) & (~u64{0} >> (63 - last));
+  }
+
+  Block* build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* host);
+  void insert(Cpu& cpu, Block* block);
+  void mark(u64 ram_page);
+  void make_stale(Block* block);
+  void invalidate(Cpu& cpu, u64 ram_page, unsigned offset, unsigned length);
+
+  struct Free {
+    void operator()(void* p) const;
+  };
+  CodePages* code_pages_;
+  u64 pages_;
+  std::unique_ptr<PageCode[], Free> code_;
+  std::unique_ptr<u8[], Free> pool_;
+  std::unique_ptr<Block*[], Free> buckets_;
+  std::unique_ptr<Entry[], Free> entries_;
+  std::unique_ptr<u16[], Free> local_; // entries_ that depend on non-global translations
+  u64 locals_ = 0;
+  u64 used_ = 0;
+  u64 flushes_ = 0;
+  bool flush_requested_ = false;
+};
+
+// Ends every taken branch: goes on at `rip`, which is already masked to the operand size.
+const Insn* enter_slow(Cpu& cpu, u64 rip);
+[[gnu::always_inline]] inline const Insn* enter_at(Cpu& cpu, u64 rip) {
+  if (cpu.exit_flag->load(std::memory_order_relaxed) == 0 && !cpu.leave) [[likely]] {
+    u64 linear = rip + cpu.code_base;
+    if (!(cpu.mode & MODE_64)) linear = static_cast<u32>(linear);
+    if (Block* b = cpu.blocks->remembered(cpu, linear); b != nullptr && rip + b->bytes - 1 <= cpu.code_limit)
+        [[likely]] {
+      cpu.gpr[REG_RIP] = rip;
+      return go(cpu, b->insns());
+    }
+  }
+  return enter_slow(cpu, rip);
+}
+
+const Insn* stale(Cpu& cpu, const Insn* i);        // handler of every record of an invalidated block
+const Insn* fall_through(Cpu& cpu, const Insn* i); // record behind the last instruction of a block that just ends
+const Insn* fall_linked(Cpu& cpu, const Insn* i);  // ditto, the following code is in the same page
+
+} // namespace transom::soft

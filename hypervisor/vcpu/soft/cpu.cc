@@ -1,0 +1,44 @@
+#include "hypervisor/vcpu/soft/cpu.hpp"
+
+namespace transom::soft {
+
+void Segment::refresh() {
+  const bool code = attr & 8, usable = (attr & ATTR_P) && (attr & ATTR_S);
+  readable = usable && (!code || (attr & 2));
+  writable = usable && !code && (attr & 2);
+  first = 0;
+  last = limit;
+  if (!code && (attr & 4)) { // expand-down: everything above the limit
+    first = limit + 1;
+    last = attr & ATTR_DB ? 0xffff'ffff : 0xffff;
+    if (limit == 0xffff'ffff) {
+      first = 1;
+      last = 0;
+    }
+  }
+  flat = base == 0 && first == 0 && last == 0xffff'ffff;
+}
+
+void update_mode(Cpu& cpu) {
+  const Segment &cs = cpu.segment[CS], &ss = cpu.segment[SS];
+  const bool protection = cpu.cr0 & CR0_PE, lma = cpu.efer & EFER_LMA;
+  const bool sixty_four = lma && (cs.attr & ATTR_L);
+  const bool watching_data = (cpu.dr[7] & 0xff) != 0;
+  unsigned mode = 0;
+  if (lma) mode |= MODE_LONG;
+  if (sixty_four) mode |= MODE_64;
+  if (!sixty_four && (cs.attr & ATTR_DB)) mode |= MODE_CODE32;
+  if (ss.attr & ATTR_DB) mode |= MODE_STACK32;
+  if (cpu.cpl == 3) mode |= MODE_USER;
+  if (protection) mode |= MODE_PE;
+  if (protection && !lma && (cpu.rflags & FLAG_VM)) mode |= MODE_VM;
+  if (sixty_four || cs.limit == 0xffff'ffff) mode |= MODE_FLAT_CS;
+  if ((cpu.rflags & FLAG_TF) || watching_data) mode |= MODE_STEP;
+  cpu.mode = static_cast<u16>(mode);
+  cpu.code_base = sixty_four ? 0 : cs.base;
+  cpu.code_limit = sixty_four ? ~u64{0} : cs.limit;
+  const bool alignment = cpu.cpl == 3 && (cpu.cr0 & CR0_AM) && (cpu.rflags & FLAG_AC);
+  cpu.tlb = alignment || watching_data ? cpu.slow_tlb : cpu.tlbs[cpu.cpl == 3].entry;
+}
+
+} // namespace transom::soft

@@ -1,0 +1,130 @@
+#include "hypervisor/vcpu/soft/soft_vcpu.hpp"
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "hypervisor/vcpu/soft/block_cache.hpp"
+#include "hypervisor/vcpu/soft/handlers_system.hpp"
+#include "hypervisor/vcpu/soft/paging.hpp"
+
+namespace transom {
+
+using namespace soft;
+
+SoftVcpu::SoftVcpu(VcpuPlatform& platform, CodePages& code_pages, std::string_view model, std::atomic<u32>* exit_flag)
+    : cpu_(std::make_unique<Cpu>()), blocks_(std::make_unique<BlockCache>(&code_pages)) {
+  Cpu& cpu = *cpu_;
+  cpu.platform = &platform;
+  cpu.code_pages = &code_pages;
+  cpu.blocks = blocks_.get();
+  cpu.exit_flag = exit_flag != nullptr ? exit_flag : &own_flag_;
+  cpu.model = find_model(model);
+  if (cpu.model == nullptr)
+    throw std::invalid_argument("cpu_model \"" + std::string(model) + "\" is unknown; accepted: base, v2, host");
+  reset();
+}
+
+SoftVcpu::~SoftVcpu() = default;
+
+void SoftVcpu::reset() {
+  Cpu& cpu = *cpu_;
+  cpu.current = nullptr;
+  cpu.event = cpu.delivering = {};
+  cpu.pending_debug = 0;
+  cpu.interrupt_shadow = cpu.nmi_blocked = cpu.halted = cpu.shutdown = false;
+  reset_state(cpu);
+  cpu.gpr[REG_ZERO] = 0;
+  memory_map_changed();
+  update_mode(cpu);
+}
+
+std::atomic<u32>& SoftVcpu::exit_flag() { return *cpu_->exit_flag; }
+
+void SoftVcpu::memory_map_changed() {
+  Cpu& cpu = *cpu_;
+  cpu.a20_mask = cpu.platform->a20_mask();
+  flush_phys(cpu);
+  flush_tlb(cpu);
+  blocks_->request_flush(cpu);
+}
+
+namespace {
+
+SegmentRegister get(const Segment& s) { return {s.selector, s.attr, s.limit, s.base}; }
+void set(Segment& s, const SegmentRegister& r) {
+  s.selector = r.selector;
+  s.attr = r.attr;
+  s.limit = r.limit;
+  s.base = r.base;
+  s.refresh();
+}
+
+} // namespace
+
+VcpuRegisters SoftVcpu::registers() const {
+  const Cpu& cpu = *cpu_;
+  VcpuRegisters r;
+  std::memcpy(r.gpr, cpu.gpr, sizeof r.gpr);
+  r.rip = cpu.rip;
+  r.rflags = get_flags(cpu);
+  r.cr0 = cpu.cr0;
+  r.cr2 = cpu.cr2;
+  r.cr3 = cpu.cr3;
+  r.cr4 = cpu.cr4;
+  r.efer = cpu.efer;
+  r.es = get(cpu.segment[ES]);
+  r.cs = get(cpu.segment[CS]);
+  r.ss = get(cpu.segment[SS]);
+  r.ds = get(cpu.segment[DS]);
+  r.fs = get(cpu.segment[FS]);
+  r.gs = get(cpu.segment[GS]);
+  r.ldtr = get(cpu.ldtr);
+  r.tr = get(cpu.tr);
+  r.gdtr = cpu.gdtr;
+  r.idtr = cpu.idtr;
+  std::memcpy(r.dr, cpu.dr, sizeof r.dr);
+  return r;
+}
+
+void SoftVcpu::set_registers(const VcpuRegisters& r) {
+  Cpu& cpu = *cpu_;
+  std::memcpy(cpu.gpr, r.gpr, sizeof r.gpr);
+  cpu.rip = r.rip;
+  set_flags(cpu, r.rflags);
+  const bool translations = cpu.cr0 != r.cr0 || cpu.cr3 != r.cr3 || cpu.cr4 != r.cr4 || cpu.efer != r.efer;
+  cpu.cr0 = r.cr0;
+  cpu.cr2 = r.cr2;
+  cpu.cr3 = r.cr3;
+  cpu.cr4 = r.cr4;
+  cpu.efer = r.efer;
+  set(cpu.segment[ES], r.es);
+  set(cpu.segment[CS], r.cs);
+  set(cpu.segment[SS], r.ss);
+  set(cpu.segment[DS], r.ds);
+  set(cpu.segment[FS], r.fs);
+  set(cpu.segment[GS], r.gs);
+  set(cpu.ldtr, r.ldtr);
+  set(cpu.tr, r.tr);
+  cpu.gdtr = r.gdtr;
+  cpu.idtr = r.idtr;
+  std::memcpy(cpu.dr, r.dr, sizeof r.dr);
+  cpu.cpl = !(r.cr0 & CR0_PE) ? 0 : (r.rflags & FLAG_VM) ? 3 : cpu.segment[SS].dpl();
+  cpu.current = nullptr;
+  cpu.event = cpu.delivering = {};
+  cpu.halted = cpu.shutdown = cpu.interrupt_shadow = false;
+  if (translations) {
+    if ((r.cr0 & CR0_PG) && (r.cr4 & CR4_PAE) && !(r.efer & EFER_LMA)) {
+      const PhysPage& page = phys_page(cpu, r.cr3 & 0xffff'ffe0);
+      if (page.read != nullptr) std::memcpy(cpu.pdptr, page.read + (r.cr3 & 0xfe0), sizeof cpu.pdptr);
+    }
+    flush_tlb(cpu);
+  }
+  update_mode(cpu);
+}
+
+void SoftVcpu::fpu_state(u8 (&image)[512]) const { std::memcpy(image, &cpu_->fx, sizeof image); }
+void SoftVcpu::set_fpu_state(const u8 (&image)[512]) { std::memcpy(&cpu_->fx, image, sizeof image); }
+const VcpuCounters& SoftVcpu::counters() const { return cpu_->counters; }
+
+} // namespace transom

@@ -1,0 +1,65 @@
+// The software CPU as a Vcpu.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "hypervisor/vcpu/vcpu.hpp"
+
+namespace transom::soft {
+struct Cpu;
+struct Fx;
+class BlockCache;
+} // namespace transom::soft
+
+namespace transom {
+
+class SoftVcpu final : public Vcpu {
+ public:
+  // `exit_flag` may live in shared memory; null: the vCPU has its own. Both `platform` and `code_pages` outlive it.
+  // `model` is a CPUID model name; an unknown one throws std::invalid_argument.
+  SoftVcpu(VcpuPlatform& platform, CodePages& code_pages, std::string_view model = "base",
+           std::atomic<u32>* exit_flag = nullptr);
+  ~SoftVcpu() override;
+
+  RunResult run() override;
+  void reset() override;
+  VcpuRegisters registers() const override;
+  void set_registers(const VcpuRegisters& r) override;
+  void memory_map_changed() override;
+  std::atomic<u32>& exit_flag() override;
+
+  // Tests and debuggers: executes up to `count` instructions one by one (a repeated string instruction counts as one),
+  // delivering exceptions but looking at no interrupts. Stops early on halt, shutdown or, when `stop_at_exceptions`,
+  // before an exception is delivered; then last_event() tells which.
+  RunResult run_instructions(u64 count, bool stop_at_exceptions = false);
+  struct LastEvent {
+    bool raised = false;
+    u8 vector = 0;
+    bool has_error = false;
+    u32 error = 0;
+  };
+  LastEvent last_event() const { return last_event_; }
+
+  // The 512-byte FXSAVE image (64-bit layout) of the x87 and SSE state.
+  void fpu_state(u8 (&image)[512]) const;
+  void set_fpu_state(const u8 (&image)[512]);
+  const VcpuCounters& counters() const;
+
+  soft::Cpu& cpu() { return *cpu_; }
+
+ private:
+  bool take_events(); // false: leave run()
+  RunResult dispatch_loop();
+
+  std::unique_ptr<soft::Cpu> cpu_;
+  std::unique_ptr<soft::BlockCache> blocks_;
+  std::atomic<u32> own_flag_{0};
+  LastEvent last_event_;
+  RunResult result_ = RunResult::exited;
+  u64 steps_left_ = 0;
+  bool stepping_ = false;
+  bool stop_at_exceptions_ = false;
+};
+
+} // namespace transom

@@ -1,0 +1,71 @@
+// What MOVS STOS LODS CMPS SCAS INS OUTS share: counters, addresses, and runs that stay within a page.
+#pragma once
+
+#include "hypervisor/vcpu/soft/block_cache.hpp"
+#include "hypervisor/vcpu/soft/memory.hpp"
+
+namespace transom::soft {
+
+inline u64 address_mask(const Insn* i) { return i->asz == 2 ? ~u64{0} : i->asz == 1 ? 0xffff'ffff : 0xffff; }
+
+// Adds to rSI, rDI or rCX at the address size.
+inline void advance(Cpu& cpu, const Insn* i, unsigned n, u64 by) {
+  const u64 value = cpu.gpr[n] + by;
+  if (i->asz == 2)
+    cpu.gpr[n] = value;
+  else if (i->asz == 1)
+    cpu.gpr[n] = static_cast<u32>(value);
+  else
+    set_reg<u16>(cpu, n, static_cast<u16>(value));
+}
+
+inline bool backward(const Cpu& cpu) { return (cpu.rflags & FLAG_DF) != 0; }
+inline u64 step(const Cpu& cpu, unsigned width) { return backward(cpu) ? ~u64{width} + 1 : width; }
+
+// Elements from segment:offset that lie in one page, within the segment and without wrapping, going the way of DF; and
+// their linear address. 0: none, take the single-element path, which faults or crosses as it must.
+struct Run {
+  u64 linear = 0;
+  u64 count = 0;
+};
+inline Run page_run(const Cpu& cpu, const Insn* i, unsigned segment, u64 offset, unsigned width, u64 count) {
+  const Segment& s = cpu.segment[segment];
+  u64 linear = offset;
+  if (code64(cpu))
+    linear += segment >= FS ? s.base : 0;
+  else
+    linear = static_cast<u32>(linear + s.base);
+  const u64 in_page = linear % PAGE_SIZE;
+  if (in_page + width > PAGE_SIZE) return {};
+  u64 fits = backward(cpu) ? in_page / width + 1 : (PAGE_SIZE - in_page) / width;
+  // The whole page on either side must be inside the segment and the address space, else go one by one.
+  const u64 low = backward(cpu) ? offset - (fits - 1) * width : offset, high = low + fits * width - 1;
+  if (low > high || high > address_mask(i)) return {};
+  if (!code64(cpu) && !s.flat && (low < s.first || high > s.last)) return {};
+  if (fits > count) fits = count;
+  return {linear, fits};
+}
+
+inline u8* direct_read(const Cpu& cpu, u64 linear) {
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  return linear - e.read < PAGE_SIZE ? reinterpret_cast<u8*>(linear + e.addend) : nullptr;
+}
+inline u8* direct_write(const Cpu& cpu, u64 linear) {
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  return linear - e.write < PAGE_SIZE ? reinterpret_cast<u8*>(linear + e.addend) : nullptr;
+}
+
+// Between two runs of a repeated instruction: somebody wants the CPU, or TF traps every iteration.
+inline bool interrupted(const Cpu& cpu) {
+  return cpu.exit_flag->load(std::memory_order_relaxed) != 0 || (cpu.rflags & FLAG_TF) != 0 || cpu.pending_debug != 0 ||
+         cpu.blocks->flush_pending();
+}
+// Leaves the block with the instruction still to be finished.
+inline const Insn* resume_later(Cpu& cpu, const Insn* i) {
+  cpu.current = i;
+  const u64 rip = insn_rip(cpu);
+  cpu.instructions += i->ordinal - 1u;
+  return enter_slow(cpu, rip);
+}
+
+} // namespace transom::soft
