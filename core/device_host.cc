@@ -345,14 +345,21 @@ void DeviceHost::deliver_bytes() {
   }
 }
 
+const std::string& DeviceHost::name(u32 device) const { return devices_[device]->plan.name; }
+
+void DeviceHost::cancel_all() {
+  for (const auto& device : devices_) {
+    Dispatch dispatch(*this, *device, ~0u);
+    for (u32 drive = 0; drive < BLOCK_DRIVES; ++drive)
+      device->push({EffectKind::block_cancel, 0, drive, ++device->generation[drive], 0, 0});
+  }
+}
+
 void DeviceHost::reset_all() {
   for (const auto& device : devices_) {
-    DeviceInstance& d = *device;
-    if (d.quarantined) continue;
-    Dispatch dispatch(*this, d, ~0u);
-    for (u32 drive = 0; drive < BLOCK_DRIVES; ++drive)
-      d.push({EffectKind::block_cancel, 0, drive, ++d.generation[drive], 0, 0});
-    d.device->reset(d.device);
+    if (device->quarantined) continue;
+    Dispatch dispatch(*this, *device, ~0u);
+    device->device->reset(device->device);
   }
 }
 

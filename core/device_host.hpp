@@ -43,6 +43,7 @@ class DeviceHost {
   // Creates one device and publishes its sheet. The index is its place in the server's device table.
   Result<u32> create(const DevicePlan& plan);
   u32 device_count() const { return static_cast<u32>(devices_.size()); }
+  const std::string& name(u32 device) const;
 
   // --- accesses; `device` and `region` come from a peer and are checked. Widths are legalised here.
   u64 read(u32 device, u32 region, u64 offset, u32 width, u32 slot = ~0u);
@@ -67,6 +68,7 @@ class DeviceHost {
   void deliver_completions(); // from the block rings
   bool bytes_waiting() const;
   void deliver_bytes(); // from the stream rings
+  void cancel_all();    // completions of what is in flight will not be delivered any more
   void reset_all();
   void pause_all(bool paused);
   bool requests_in_flight() const; // of any device's block ring

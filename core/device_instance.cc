@@ -7,8 +7,7 @@
 
 namespace transom {
 
-void crash_point(const HostEnvironment& environment, const std::string& device, CrashPoint point, u32 effect) {
-  const CrashPlan& plan = environment.crash;
+void crash_point(const CrashPlan& plan, const std::string& device, CrashPoint point, u32 effect) {
   if (plan.point == CrashPoint::none) [[likely]]
     return;
   static u32 dispatches = 0; // of the planned device, in this process
@@ -141,13 +140,13 @@ void DeviceInstance::push(const Effect& effect) {
   slot_of_ring = effect;
   slot_of_ring.device = static_cast<u16>(index);
   ++h.effect_tail_;
-  crash_point(h.environment_, plan.name, CrashPoint::after_effect, h.effect_tail_ - ring.tail());
+  crash_point(h.environment_.crash, plan.name, CrashPoint::after_effect, h.effect_tail_ - ring.tail());
 }
 
 // ---------------------------------------------------------------------------------------------------- Dispatch
 
 Dispatch::Dispatch(DeviceHost& host, DeviceInstance& device, u32 slot) : host_(host), device_(device) {
-  crash_point(host.environment_, device.plan.name, CrashPoint::before_entry, 0);
+  crash_point(host.environment_.crash, device.plan.name, CrashPoint::before_entry, 0);
   ServerPage& page = host.page();
   if (host.environment_.keep_undo) {
     Journal& journal = page.journal;
@@ -173,11 +172,11 @@ Dispatch::~Dispatch() {
 
   const HostEnvironment& environment = host_.environment_;
   ServerPage& page = host_.page();
-  crash_point(environment, device_.plan.name, CrashPoint::before_commit, 0);
+  crash_point(environment.crash, device_.plan.name, CrashPoint::before_commit, 0);
   page.journal.response = response_;
   const u64 sequence = page.effects.sequence() + u64{1};
   page.effects.commit.store(sequence << 32 | host_.effect_tail_, std::memory_order_release);
-  crash_point(environment, device_.plan.name, CrashPoint::after_commit, 0);
+  crash_point(environment.crash, device_.plan.name, CrashPoint::after_commit, 0);
   publish_own_effects();
   host_.refresh_deadline();
 }

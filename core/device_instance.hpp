@@ -9,8 +9,8 @@
 #include "vdev/ext/block.h"
 #include "vdev/ext/clock.h"
 #include "vdev/ext/irq.h"
-#include "vdev/ext/log.h"
 #include "vdev/ext/lifecycle.h"
+#include "vdev/ext/log.h"
 #include "vdev/ext/pci.h"
 #include "vdev/ext/pio_string.h"
 #include "vdev/ext/posted.h"
@@ -96,6 +96,6 @@ bool apply_own_effect(ServerPage& page, const Effect& effect);
 const void* host_extension(const char* id);
 
 // Kills this process if the crash plan says so. `dispatch` counts calls into the planned device.
-void crash_point(const HostEnvironment& environment, const std::string& device, CrashPoint point, u32 effect);
+void crash_point(const CrashPlan& plan, const std::string& device, CrashPoint point, u32 effect);
 
 } // namespace transom

@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 
 #include "core/plugin_library.hpp"
-#include "vdev/manifest_reader.hpp"
+#include "vdev/manifest_file.hpp"
 
 namespace transom {
 

@@ -71,9 +71,8 @@ Machine::Machine(const DomainPlan& plan, const DomainMemory& memory)
 Machine::~Machine() = default;
 
 Result<void> Machine::prepare() {
-  if (!plan_.boot.firmware.empty())
-    if (auto loaded = board_.memory_map().load_firmware(plan_.boot.firmware); !loaded) return loaded;
-  return board_.create_local_devices(log_device);
+  if (plan_.boot.firmware.empty()) return {};
+  return board_.memory_map().load_firmware(plan_.boot.firmware);
 }
 
 Result<void> Machine::wait_for_servers(int control) {
@@ -151,7 +150,9 @@ void Machine::fail(const std::string& why) {
 }
 
 Result<void> Machine::run(int control) {
+  // Servers first: transom-dom0 has opened the images then, also those of devices that are placed here.
   if (auto ready = wait_for_servers(control); !ready) return ready;
+  if (auto created = board_.create_local_devices(log_device); !created) return created;
   {
     const auto held = board_.lock();
     if (auto taken = board_.take_in_sheets(); !taken) return taken;
@@ -239,9 +240,14 @@ void Machine::system_reset() {
     reset.addr = static_cast<u64>(Control::reset);
     board_.link(s).call(0, reset, memory_.vcpu_event(0));
   }
+  {
+    const auto held = board_.lock();
+    board_.local().cancel_all();
+  }
   while (board_.local().requests_in_flight() && !stopped()) std::this_thread::yield();
   {
     const auto held = board_.lock();
+    board_.local().deliver_completions(); // all stale: the generation moved on
     board_.settle();
     board_.local().reset_all();
     board_.reset();

@@ -7,6 +7,7 @@
 #include <memory>
 #include <thread>
 
+#include "firmware/machine.hpp"
 #include "hypervisor/platform.hpp"
 #include "hypervisor/vcpu/vcpu.hpp"
 
@@ -17,9 +18,9 @@ class Machine {
   Machine(const DomainPlan& plan, const DomainMemory& memory);
   ~Machine();
 
-  // Creates the devices placed here. Servers create theirs at the same time, in their processes.
+  // Loads the firmware image.
   Result<void> prepare();
-  // Waits for the servers, builds the board, then runs the domain to its end, which DomainPage names. `control`: the
+  // Waits for the servers, creates the devices placed here, builds the board, then runs the domain to its end, which DomainPage names. `control`: the
   // supervisor's socket; its end means "stop". -1: none.
   Result<void> run(int control);
 
