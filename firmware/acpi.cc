@@ -9,8 +9,7 @@
 namespace transom::firmware {
 namespace {
 
-constexpr u64 HEADER = 36;         // ACPI 1.0b, 5.2.3
-constexpr u64 HEADER_LENGTH = 4;   // offset of the table's length
+constexpr u64 HEADER_LENGTH = 4;   // offset of a table's length (ACPI 1.0b, 5.2.3)
 constexpr u64 HEADER_CHECKSUM = 9; // offset of its checksum
 constexpr u64 FACS_SIZE = 64;      // also its alignment
 constexpr std::string_view OEM_ID = "TRNSOM", OEM_TABLE_ID = "TRANSOM", CREATOR = "TRSM";

@@ -32,6 +32,9 @@ struct OptionRom {
 };
 
 struct MachineDescription {
+  MachineDescription(); // no memory yet, one CPU, COM1, 8042; boots disk, CD-ROM, floppy
+  explicit MachineDescription(const GuestMemory& ram);
+
   u64 low_ram = 0;  // bytes from address 0; a multiple of 64 KiB, at least 1 MiB + 64 KiB
   u64 high_ram = 0; // bytes from 4 GiB
   u32 cpus = 1;     // 1 … MAX_CPUS; APIC id = vCPU index
@@ -45,7 +48,7 @@ struct MachineDescription {
   // SeaBIOS's console when there is no VGA: 3F8h, 2F8h, or 0 for none.
   u16 serial_console = 0;
   // Boot order by kind, and if wanted by device path (ide_path() …), which wins.
-  std::vector<BootDevice> boot_order{BootDevice::disk, BootDevice::cdrom, BootDevice::floppy};
+  std::vector<BootDevice> boot_order;
   std::vector<std::string> boot_paths;
   std::optional<u32> boot_fail_wait_ms; // none: SeaBIOS waits for ever when nothing boots
   std::vector<OptionRom> option_roms;
@@ -54,12 +57,6 @@ struct MachineDescription {
   std::array<u8, 16> uuid{};    // SMBIOS system UUID, in RFC 4122 byte order
 
   bool floppy_present() const { return floppies[0] != FloppyType::none || floppies[1] != FloppyType::none; }
-  static MachineDescription for_memory(const GuestMemory& ram) {
-    MachineDescription machine;
-    machine.low_ram = ram.low_size();
-    machine.high_ram = ram.high_size();
-    return machine;
-  }
 };
 
 // Device paths as SeaBIOS matches them in "bootorder".

@@ -23,7 +23,7 @@ using ::testing::Not;
 constexpr u64 MIB = 1 << 20;
 
 MachineDescription machine_with(u64 memory, u32 cpus) {
-  MachineDescription machine = MachineDescription::for_memory(GuestMemory(nullptr, memory));
+  MachineDescription machine = MachineDescription(GuestMemory(nullptr, memory));
   machine.cpus = cpus;
   return machine;
 }

@@ -20,7 +20,7 @@ using ::testing::Not;
 constexpr u64 MIB = 1 << 20, GIB = 1 << 30;
 
 MachineDescription machine_with(u64 memory, u32 cpus = 1) {
-  MachineDescription machine = MachineDescription::for_memory(GuestMemory(nullptr, memory));
+  MachineDescription machine = MachineDescription(GuestMemory(nullptr, memory));
   machine.cpus = cpus;
   return machine;
 }
