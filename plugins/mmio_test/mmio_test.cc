@@ -120,12 +120,15 @@ void MmioTest::copy() {
 
 void MmioTest::submit(u64 command) {
   if (state.block_status == BLOCK_BUSY) return;
-  const bool moves = command != VDEV_BLOCK_FLUSH;
-  const vdev_segment segment = guest_segment(state.block_address, u32(state.block_bytes));
-  const u64 bytes = moves ? u32(state.block_bytes) : 0;
+  const bool moves = command == VDEV_BLOCK_READ || command == VDEV_BLOCK_WRITE;
+  const u64 bytes = moves ? state.block_bytes : 0;
+  state.block_status = BLOCK_FAILED;
+  if (!moves && command != VDEV_BLOCK_FLUSH) return;
+  if (bytes > BLOCK_LIMIT || bytes % VDEV_SECTOR_BYTES || (moves && !bytes)) return;
+  const vdev_segment segment = guest_segment(state.block_address, u32(bytes));
   const vdev_status status =
       disk_.submit(u32(command), 0, state.block_sector, bytes, {&segment, moves ? std::size_t{1} : 0});
-  state.block_status = status == VDEV_OK ? BLOCK_BUSY : BLOCK_FAILED;
+  if (status == VDEV_OK) state.block_status = BLOCK_BUSY;
 }
 
 void MmioTest::block_done(u32, u64, vdev_status status, u64) {

@@ -27,7 +27,7 @@ enum : u64 {
   BLOCK_SECTOR = 0x148,
   BLOCK_ADDRESS = 0x150,
   BLOCK_BYTES = 0x158,
-  BLOCK_COMMAND = 0x160, // write: VDEV_BLOCK_*; ignored while one is running
+  BLOCK_COMMAND = 0x160, // write: VDEV_BLOCK_READ, WRITE or FLUSH; ignored while one is running
   BLOCK_STATUS = 0x168,  // read-only: BlockStatus
   BLOCK_DONE = 0x170,    // read-only: completions since reset
   POSTED = 0x180,        // 8 words whose writes nobody waits for
@@ -46,6 +46,7 @@ enum : u64 {
 
 inline constexpr u64 ID_VALUE = 0x54534554'4f494d4d; // "MMIOTEST"
 inline constexpr u64 DMA_LIMIT = 65536;              // bytes a command
+inline constexpr u64 BLOCK_LIMIT = 65536;
 enum DmaResult : u64 { DMA_OK = 0, DMA_FAULT = 1, DMA_TOO_LONG = 2 };
 enum BlockStatus : u64 { BLOCK_IDLE = 0, BLOCK_BUSY = 1, BLOCK_OK = 2, BLOCK_FAILED = 3 };
 

@@ -24,7 +24,7 @@ struct State {
   u8 lowest = 7; // the input of lowest priority
   bool read_isr = false, poll = false, special_mask = false, rotate_on_aeoi = false;
 
-  bool valid() const { return lowest < 8 && (step == READY || (step >= EXPECT_ICW2 && step <= POWERED_UP)); }
+  bool valid() const { return step != 1 && !(edges & ~lines); } // a latched edge's line is high
   friend bool operator==(const State&, const State&) = default;
   static void fields(auto& s, auto&& f) {
     auto& [step, icw1, icw2, icw3, icw4, imr, isr, lines, edges, elcr, lowest, read_isr, poll, special_mask,

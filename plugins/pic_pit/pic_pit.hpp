@@ -31,8 +31,12 @@ struct State {
   i8254::Pit::State counter = {idle_counter(true), idle_counter(true), idle_counter(false)};
   u8 port61 = 0;
 
+  // The cascade is a wire: the master's input is what the slave's INT drives.
   bool valid() const {
-    return master.valid() && slave.valid() && counter[0].valid() && counter[1].valid() && counter[2].valid();
+    i8259::State copy = slave;
+    const bool cascade = master.lines >> CASCADE_INPUT & 1;
+    return master.valid() && slave.valid() && cascade == i8259::Pic(copy).interrupt() && counter[0].valid() &&
+           counter[1].valid() && counter[2].valid();
   }
   friend bool operator==(const State&, const State&) = default;
   static void fields(auto& s, auto&& f) {

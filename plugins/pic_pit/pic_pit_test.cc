@@ -1,8 +1,22 @@
 // The board's part: OUT0 as IRQ 0, port 61h, late hosts, hostile reload values.
 #include "pic_pit_bench.hpp"
+#include "vdev/testing/properties.hpp"
 
 namespace pic_pit {
 namespace {
+
+// Both 8259A initialised and every counter running, so that random actions reach interrupts.
+void set_up(vdev::testing::Bench& b) {
+  for (const u32 pic : {MASTER, SLAVE}) {
+    b.out(pic, 0, 1, 0x11), b.out(pic, 1, 1, pic ? 0x28 : 0x20), b.out(pic, 1, 1, pic ? 2 : 4), b.out(pic, 1, 1, 1);
+  }
+  for (const u32 counter : {0u, 1u, 2u}) {
+    b.out(PIT, 3, 1, counter << 6 | 0x34), b.out(PIT, counter, 1, 0x50), b.out(PIT, counter, 1, 0);
+  }
+}
+
+VDEV_PROPERTIES(PicPit, "pic_pit.so", "org.transom.pic-pit", .prepare = set_up,
+                .reset_keeps = {"master.lines", "slave.lines"}, .schema = "pic_pit.schema");
 
 TEST(PicPit, Mode2InterruptsOncePerPeriodAtExactTimes) {
   PicPitBench b;
