@@ -62,6 +62,22 @@ TEST(Mc146818, StartsWithTheHostsCalendarInBcdAnd24Hours) {
   EXPECT_EQ(b.get(REGISTER_D), d::VRT);
 }
 
+TEST(Mc146818, TimesBefore1970Count) {
+  Options o;
+  o.calendar_ns = -1;
+  Bench b("rtc.so", o);
+  const auto get = [&](u8 address) {
+    b.out(INDEX, address);
+    return u8(b.in(DATA));
+  };
+  EXPECT_EQ(get(CENTURY), 0x19);
+  EXPECT_EQ(get(YEAR), 0x69);
+  EXPECT_EQ(get(SECONDS), 0x59);
+  b.step(1);
+  EXPECT_EQ(get(YEAR), 0x70);
+  EXPECT_EQ(get(DAY_OF_WEEK), 5); // Thursday
+}
+
 TEST(Mc146818, IndexPortReadsAllOnesAndItsNmiMaskIsNoAddress) {
   Rtc b("0f=5a");
   b.out(INDEX, 0x8f);
