@@ -54,6 +54,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Broken{"BROKEN_FIELDS", &the_schema_is_as_recorded, "ticker.schema says"},
                     Broken{"BROKEN_TAGS", &the_field_list_is_complete, "tag 4 is there twice"},
                     Broken{"BROKEN_LOAD", &load_refuses_bad_values, "was loaded; its maximum is"},
+                    Broken{"BROKEN_MANIFEST", &the_manifest_tells_the_truth, "region period differs"},
                     Broken{"BROKEN_CONTROL", &random_actions_break_no_rule, "[control], and was called in dispatch"},
                     Broken{"BROKEN_BUDGET", &random_actions_break_no_rule, "step budget"},
                     Broken{"BROKEN_FOREIGN", &random_actions_break_no_rule, "from another thread"}),

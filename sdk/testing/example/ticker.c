@@ -321,6 +321,11 @@ static const void* get_factory(const char* id) { return strcmp(id, VDEV_FACTORY)
 
 VDEV_EXPORT const vdev_entry_t vdev_entry = {VDEV_ABI_MAJOR, VDEV_ABI_MINOR, library_init, library_deinit, get_factory};
 
+#ifdef BROKEN_MANIFEST
+#define WRONG_BASE 4
+#else
+#define WRONG_BASE 0
+#endif
 /* The manifest: plain records in their own section. */
 struct manifest {
   vdev_manifest_header header;
@@ -350,7 +355,7 @@ __attribute__((section(VDEV_MANIFEST_SECTION), used, aligned(8))) static const s
       .kind = VDEV_MANIFEST_REGION,
       .name = "period",
       .space = VDEV_SPACE_PIO,
-      .default_base = 0x504,
+      .default_base = 0x504 + WRONG_BASE,
       .length = 4,
       .widths = VDEV_WIDTH_4}},
 };

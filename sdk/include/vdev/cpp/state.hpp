@@ -101,7 +101,11 @@ struct Walker {
   }
   // "path.name" in `full`, which is where nested walkers find their path. Long names are cut.
   const char* join(char (&full)[64], const char* name) const {
-    std::snprintf(full, sizeof full, "%s%s%s", path, *path ? "." : "", name);
+    std::size_t used = 0;
+    for (const char* part : {path, *path ? "." : "", name}) {
+      while (*part && used + 1 < sizeof full) full[used++] = *part++;
+    }
+    full[used] = 0;
     return full;
   }
 };
