@@ -191,6 +191,15 @@ TEST(Pirq, RoutesFollowTheRegistersAndReservedLinesAreNone) {
   }
 }
 
+TEST(Reset, TellsTheBoardEverythingAgain) {
+  Chipset b;
+  b.host.routes = {5, 5, 5, 5}; // as if the board had gone elsewhere meanwhile
+  b.host.wires[VDEV_WIRE_A20] = 1;
+  b.reset();
+  EXPECT_EQ(b.host.routes[2], VDEV_ROUTE_NONE);
+  EXPECT_EQ(b.host.wires[VDEV_WIRE_A20], 0u);
+}
+
 // --- ports ---
 
 TEST(Port92, Bit1IsA20AndReadsBack) {
@@ -279,6 +288,21 @@ TEST(PmTimer, Bit23TurningSetsItsStatusBothWays) {
   EXPECT_EQ(b.pm16(power::PMSTS), 0x0000);
   b.step(ACPI_PM_RATE.ns(1u << 24) - half);
   EXPECT_EQ(b.pm16(power::PMSTS), 0x0001);
+}
+
+TEST(PmTimer, AStatusThatNobodyHasReadIsClearedAllTheSame) {
+  Chipset b;
+  b.step(ACPI_PM_RATE.ns(1u << 23));
+  b.pm16(power::PMSTS, 0x0001);
+  EXPECT_EQ(b.pm16(power::PMSTS), 0x0000);
+}
+
+TEST(PmTimer, ResetDoesNotStopItAndForgetsItsStatus) {
+  Chipset b;
+  b.step(3 * SECOND);
+  b.reset();
+  EXPECT_EQ(b.pm16(power::PMSTS), 0x0000);
+  EXPECT_EQ(b.in(b.PM, power::PMTMR, 4), u32(ACPI_PM_RATE.ticks(3 * SECOND)));
 }
 
 TEST(PmTimer, RaisesSciWhenEnabledAndAsksForNoTimerOtherwise) {

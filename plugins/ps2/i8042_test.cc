@@ -163,6 +163,16 @@ TEST(I8042, CommandByteKeepsSevenBits) {
   EXPECT_EQ(b.ask(READ_CTR), 0x7f);
 }
 
+TEST(I8042, SysBitOfTheCommandByteSetsTheStatusAndNeverClearsIt) {
+  Controller b;
+  b.write_ctr(0x00);
+  EXPECT_FALSE(status::SYS(b.status_port()));
+  b.write_ctr(0x04);
+  EXPECT_TRUE(status::SYS(b.status_port()));
+  b.write_ctr(0x00);
+  EXPECT_TRUE(status::SYS(b.status_port()));
+}
+
 TEST(I8042, OtherControllerRamSwallowsItsByteAndAnswersNothing) {
   Controller b;
   b.command(0x61);
@@ -240,6 +250,9 @@ TEST(OutputPort, A20FollowsItsThreeCommandsAndReadsBack) {
   b.command(DISABLE_A20);
   b.reset();
   EXPECT_EQ(b.host.wires[VDEV_WIRE_A20], 1u);
+  b.host.wires[VDEV_WIRE_A20] = 0; // as if the board had gone elsewhere meanwhile
+  b.reset();
+  EXPECT_EQ(b.host.wires[VDEV_WIRE_A20], 1u);
 }
 
 TEST(OutputPort, PulsingBit0LowIsInitAndOtherPulsesAreNothing) {
@@ -276,8 +289,8 @@ TEST(Keyboard, AnswersEveryCommandAsTheManualSays) {
         Case{{0xec}, {0xfe}}, Case{{0x12}, {0xfe}}, Case{{kbd::ECHO, kbd::RESEND}, {0xee, 0xee}},
         Case{{kbd::SCAN_CODE_SET, 0x00}, {0xfa, 0xfa, 0x02}},
         Case{{kbd::SCAN_CODE_SET, 0x03, kbd::SCAN_CODE_SET, 0x00}, {0xfa, 0xfa, 0xfa, 0xfa, 0x03}},
-        Case{{kbd::SCAN_CODE_SET, 0x04}, {0xfa, 0xfe}},
-        Case{{kbd::SET_LEDS, kbd::ENABLE}, {0xfa, 0xfa}}}) { // a command ends the wait for a parameter
+        Case{{kbd::SCAN_CODE_SET, 0x04}, {0xfa, 0xfe}}, Case{{kbd::SET_LEDS, 0x07, 0x07}, {0xfa, 0xfa, 0xfe}},
+        Case{{kbd::SET_LEDS, kbd::ECHO}, {0xfa, 0xee}}}) { // a command ends the wait for a parameter
     Controller b;
     Bytes answered;
     for (const u8 byte : c.sent) {
@@ -294,6 +307,16 @@ TEST(Keyboard, TranslationTurnsSetNumbersAndItsIdIntoSet1) {
     b.to_keyboard({kbd::SCAN_CODE_SET, set});
     EXPECT_EQ(b.to_keyboard({kbd::SCAN_CODE_SET, 0}), (Bytes{0xfa, 0xfa, shown}));
   }
+}
+
+TEST(Keyboard, KeepsItsParametersWithoutTheirReservedBits) {
+  Controller b;
+  b.to_keyboard({kbd::SET_LEDS, 0x7d, kbd::SET_TYPEMATIC, 0x12});
+  EXPECT_EQ(b.field("kbd.leds"), 5u);
+  EXPECT_EQ(b.field("kbd.typematic"), 0x12u);
+  b.to_keyboard({kbd::SET_DEFAULTS});
+  EXPECT_EQ(b.field("kbd.leds"), 0u);
+  EXPECT_EQ(b.field("kbd.typematic"), kbd::TYPEMATIC_DEFAULT);
 }
 
 TEST(Keyboard, AFullQueueDropsAnswersAndNothingElse) {
@@ -323,6 +346,7 @@ TEST(Mouse, AnswersEveryCommandAsTheManualSays) {
         Case{{SET_SAMPLE_RATE, 40, SET_DEFAULTS, STATUS_REQUEST}, {0xfa, 0xfa, 0xfa, 0xfa, 0x00, 0x02, 100}},
         Case{{READ_DATA}, {0xfa, 0x08, 0x00, 0x00}},
         Case{{WRAP_MODE, 0x12, IDENTIFY, RESET_WRAP_MODE, IDENTIFY}, {0xfa, 0x12, 0xf2, 0xfa, 0xfa, 0x00}},
+        Case{{SET_RESOLUTION, IDENTIFY}, {0xfa, 0xfa, 0x00}}, Case{{SET_RESOLUTION, 3, 3}, {0xfa, 0xfa, 0xfe}},
         Case{{IDENTIFY, RESEND}, {0xfa, 0x00, 0x00}}, Case{{0x12}, {0xfe}}}) {
     Controller b;
     Bytes answered;

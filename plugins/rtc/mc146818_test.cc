@@ -62,6 +62,22 @@ TEST(Mc146818, StartsWithTheHostsCalendarInBcdAnd24Hours) {
   EXPECT_EQ(b.get(REGISTER_D), d::VRT);
 }
 
+TEST(Mc146818, TimesBefore1970Count) {
+  Options o;
+  o.calendar_ns = -1;
+  Bench b("rtc.so", o);
+  const auto get = [&](u8 address) {
+    b.out(INDEX, address);
+    return u8(b.in(DATA));
+  };
+  EXPECT_EQ(get(CENTURY), 0x19);
+  EXPECT_EQ(get(YEAR), 0x69);
+  EXPECT_EQ(get(SECONDS), 0x59);
+  b.step(1);
+  EXPECT_EQ(get(YEAR), 0x70);
+  EXPECT_EQ(get(DAY_OF_WEEK), 5); // Thursday
+}
+
 TEST(Mc146818, IndexPortReadsAllOnesAndItsNmiMaskIsNoAddress) {
   Rtc b("0f=5a");
   b.out(INDEX, 0x8f);
@@ -94,8 +110,9 @@ TEST(Mc146818, SetHoldsTheTimeButNotTheDivider) {
   Rtc b;
   b.step(SECOND / 4);
   b.set(REGISTER_B, 0x82);
-  b.step(5 * SECOND - 1'000);
-  EXPECT_EQ(b.get(REGISTER_A) & 0x80, 0);
+  b.step(5 * SECOND - SECOND / 4 - 1'000);
+  EXPECT_EQ(b.get(REGISTER_A) & 0x80, 0); // UIP is low with SET, even now
+  b.step(SECOND / 4);
   EXPECT_EQ(b.time(), "01:46:40 1 2001-09-09");
   b.set(REGISTER_B, 0x02);
   b.step(SECOND / 2 + 1'000);
@@ -115,6 +132,14 @@ TEST(Mc146818, DividerResetStopsTimeAndTheFirstUpdateComesHalfASecondAfterItsRel
   EXPECT_EQ(b.get(SECONDS), 0x40);
   b.step(1);
   EXPECT_EQ(b.get(SECONDS), 0x41);
+}
+
+TEST(Mc146818, AHeldDividerLeavesAStateThatLoads) {
+  Rtc b;
+  b.set(REGISTER_A, 0x76);
+  b.step(10 * SECOND);
+  b.get(REGISTER_A);
+  EXPECT_EQ(b.restore(b.save()), VDEV_OK);
 }
 
 TEST(Mc146818, LinuxSetsTheTimeWithSetAndDividerReset) {
@@ -250,6 +275,15 @@ TEST(Mc146818, AnImpossibleAlarmNeverComes) {
   EXPECT_EQ(b.next_event(), VDEV_NEVER);
   b.step(2 * 86'400 * SECOND);
   EXPECT_EQ(b.get(REGISTER_C) & 0x20, 0);
+}
+
+TEST(Mc146818, SetHoldsTheAlarmToo) {
+  Rtc b;
+  for (const u8 alarm : {SECONDS_ALARM, MINUTES_ALARM, HOURS_ALARM}) b.set(alarm, 0xff);
+  b.set(REGISTER_B, 0xa2);
+  EXPECT_EQ(b.next_event(), VDEV_NEVER);
+  b.set(REGISTER_B, 0x22);
+  EXPECT_EQ(b.next_event(), SECOND);
 }
 
 TEST(Mc146818, PeriodicRatesAreTheTableOfRegisterA) { // [periodic interrupt rate, 32.768 kHz]
