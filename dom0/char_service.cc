@@ -29,7 +29,8 @@ void close_handle(AnyStream*& s) {
 // One stream of one device, and what it is connected to.
 class CharService::Port {
  public:
-  Port(uv_loop_t* loop, StreamPair& pair, EventChannel host) : loop_(loop), pair_(pair), host_(host) {}
+  Port(uv_loop_t* loop, StreamPair& pair, EventChannel host, const std::function<void()>& escape)
+      : loop_(loop), pair_(pair), host_(host), escape_(escape) {}
 
   Result<void> open(const StreamPlan& plan);
   bool pump();
@@ -57,6 +58,7 @@ class CharService::Port {
   uv_loop_t* loop_;
   StreamPair& pair_;
   EventChannel host_;
+  std::function<void()> escape_;
   int fd_ = -1; // a regular file is written directly
   AnyStream* out_ = nullptr;
   AnyStream* in_ = nullptr; // may be the same as out_
@@ -192,6 +194,8 @@ void CharService::Port::start_reading() {
 }
 
 void CharService::Port::received(const char* bytes, size_t length) {
+  constexpr char ESCAPE = 0x1d; // Ctrl-]
+  if (in_->handle.type == UV_TTY && escape_ && std::memchr(bytes, ESCAPE, length) != nullptr) return escape_();
   input_.insert(input_.end(), bytes, bytes + length);
   push_input();
   if (input_.empty()) return;
@@ -255,14 +259,14 @@ void CharService::Port::write_out(const u8* bytes, u32 length) {
 CharService::CharService(uv_loop_t* loop, const DomainMemory& memory) : loop_(loop), memory_(memory) {}
 CharService::~CharService() = default;
 
-Result<void> CharService::open(const DomainPlan& plan) {
+Result<void> CharService::open(const DomainPlan& plan, std::function<void()> escape) {
   std::vector<u32> rank(memory_.server_count() + 1, 0);
   for (const DevicePlan& device : plan.devices) {
     const u32 place = rank[device.server == SERVER_HYPERVISOR ? memory_.server_count() : device.server]++;
     for (u32 s = 0; s < device.streams.size() && s < STREAMS && place < MAX_DEVICES; ++s) {
       if (device.streams[s].kind == StreamKind::none) continue;
       auto port = std::make_unique<Port>(loop_, memory_.server(device.server).devices[place].streams[s],
-                                         memory_.host_event(device.server));
+                                         memory_.host_event(device.server), escape);
       if (auto opened = port->open(device.streams[s]); !opened)
         return error(fmt::format("{}: {}", device.name, opened.error().text));
       ports_.push_back(std::move(port));

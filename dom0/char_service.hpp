@@ -4,6 +4,7 @@
 // What a guest has written is kept until it is out: a slow reader fills the ring, and the device then waits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <uv.h>
@@ -19,7 +20,8 @@ class CharService {
   CharService(uv_loop_t* loop, const DomainMemory& memory);
   ~CharService();
 
-  Result<void> open(const DomainPlan& plan);
+  // `escape` is called when Ctrl-] is typed on a terminal.
+  Result<void> open(const DomainPlan& plan, std::function<void()> escape = {});
   bool pump();               // moves what waits in either direction; true if anything moved
   bool work_waiting() const; // bytes that could be taken out of a ring now
   bool drained() const;      // nothing waits to be written

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -58,7 +59,8 @@ Dom0::~Dom0() {
   if (timer_fd_ >= 0) ::close(timer_fd_);
 }
 
-Result<void> Dom0::start() {
+Result<void> Dom0::start(int control) {
+  control_ = control;
   ServerPage& page = memory_.server(index_);
   const auto refuse = [&](const Error& failure) -> Result<void> {
     fmt::format_to_n(page.failure, sizeof page.failure - 1, "{}", failure.text);
@@ -71,7 +73,9 @@ Result<void> Dom0::start() {
     block_ = std::make_unique<BlockService>(&loop_, memory_);
     chars_ = std::make_unique<CharService>(&loop_, memory_);
     if (auto opened = block_->open(plan_); !opened) return refuse(opened.error());
-    if (auto opened = chars_->open(plan_); !opened) return refuse(opened.error());
+    if (auto opened = chars_->open(plan_, [control] { ::send(control, "escape\n", 7, MSG_NOSIGNAL | MSG_DONTWAIT); });
+        !opened)
+      return refuse(opened.error());
   } else {
     kick = [this] { memory_.doorbell(0).notify(); };
   }
@@ -101,13 +105,13 @@ bool Dom0::work_waiting() const {
   return server_->work_waiting() || (block_ && block_->work_waiting()) || (chars_ && chars_->work_waiting());
 }
 
-void Dom0::run(int control) {
+void Dom0::run() {
   watch(doorbell_poll_, doorbell_.fd(), [](uv_poll_t*, int, int) {}); // its count is taken back by awake()
   watch(timer_poll_, timer_fd_, [](uv_poll_t* h, int, int) {
     u64 expirations = 0;
     [[maybe_unused]] const auto n = ::read(static_cast<Dom0*>(h->data)->timer_fd_, &expirations, sizeof expirations);
   });
-  watch(control_poll_, control, [](uv_poll_t* h, int, int) { static_cast<Dom0*>(h->data)->stop_ = true; });
+  watch(control_poll_, control_, [](uv_poll_t* h, int, int) { static_cast<Dom0*>(h->data)->stop_ = true; });
 
   u64 last_work = monotonic_ns(), last_loop = last_work;
   while (!stop_) {

@@ -21,10 +21,11 @@ class Dom0 {
   Dom0(const DomainPlan& plan, const DomainMemory& memory, u32 index);
   ~Dom0();
 
-  // Opens images and streams, creates the devices. On failure the server page says why.
-  Result<void> start();
-  // Serves until `control` (the supervisor's socket) ends, then finishes what was accepted: requests, bytes, flushes.
-  void run(int control);
+  // Opens images and streams, creates the devices. On failure the server page says why. `control`: the supervisor's
+  // socket.
+  Result<void> start(int control);
+  // Serves until the control socket ends, then finishes what was accepted: requests, bytes, flushes.
+  void run();
 
  private:
   bool serve();
@@ -46,6 +47,7 @@ class Dom0 {
   uv_poll_t* control_poll_ = nullptr;
   uv_poll_t* timer_poll_ = nullptr;
   int timer_fd_ = -1;
+  int control_ = -1;
   bool stop_ = false;
   u64 spin_ns_;
 };

@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   auto memory = transom::DomainMemory::attach(received->plan, std::move(received->descriptors));
   if (!memory) return report(memory.error());
   transom::Dom0 dom0(received->plan, *memory, index);
-  if (auto started = dom0.start(); !started) return report(started.error());
-  dom0.run(CONTROL_SOCKET);
+  if (auto started = dom0.start(CONTROL_SOCKET); !started) return report(started.error());
+  dom0.run();
   return 0;
 }

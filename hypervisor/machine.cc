@@ -96,7 +96,7 @@ Result<void> Machine::wait_for_servers(int control) {
 }
 
 firmware::MachineDescription Machine::describe() const {
-  auto machine = firmware::MachineDescription::for_memory(memory_.ram());
+  firmware::MachineDescription machine(memory_.ram());
   machine.cpus = plan_.cpus;
   machine.name = "transom";
   machine.serial = {false, false};

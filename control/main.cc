@@ -1,0 +1,171 @@
+// transom: the control panel.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fmt/format.h>
+#include <iostream>
+
+#include "control/board_plan.hpp"
+#include "control/client.hpp"
+#include "control/config.hpp"
+#include "control/info_text.hpp"
+#include "control/runtime_folder.hpp"
+#include "control/supervisor.hpp"
+
+namespace {
+
+using namespace transom;
+using namespace transom::control;
+
+constexpr int FAILED = 1, BAD_USAGE = 2;
+
+int report(const std::vector<Diagnostic>& errors) {
+  for (const Diagnostic& e : errors) std::fprintf(stderr, "%s\n", e.text().c_str());
+  return BAD_USAGE;
+}
+
+int report(const Error& failure) {
+  std::fprintf(stderr, "transom: %s\n", failure.text.c_str());
+  return FAILED;
+}
+
+struct RunArguments {
+  std::string file, cpu, console, memory, kernel, initrd, cmdline;
+  std::vector<std::string> sets, disks;
+  RunOptions options;
+};
+
+// Options are settings with names of their own; what is said on the command line wins over the file.
+Result<std::vector<Setting>> settings_of(const RunArguments& a) {
+  std::vector<Setting> settings;
+  for (size_t i = 0; i < a.disks.size(); ++i)
+    settings.push_back({fmt::format("disk.{}.path", i), a.disks[i], "--disk"});
+  const std::pair<const char*, const std::string*> simple[] = {
+      {"memory", &a.memory}, {"cpu", &a.cpu}, {"boot.kernel", &a.kernel}, {"boot.initrd", &a.initrd}};
+  for (const auto& [key, value] : simple)
+    if (!value->empty())
+      settings.push_back({key, *value, fmt::format("--{}", std::string(key).substr(std::string(key).find('.') + 1))});
+  if (!a.cmdline.empty()) settings.push_back({"boot.cmdline", fmt::format("'''{}'''", a.cmdline), "--cmdline"});
+  if (!a.console.empty()) settings.push_back({"serial.0.to", a.console, "--console"});
+  for (const std::string& set : a.sets) {
+    const size_t equals = set.find('=');
+    if (equals == std::string::npos || equals == 0) return error(fmt::format("--set {}: KEY=VALUE is needed", set));
+    settings.push_back({set.substr(0, equals), set.substr(equals + 1), "--set " + set.substr(0, equals)});
+  }
+  return settings;
+}
+
+int run(const RunArguments& arguments) {
+  auto settings = settings_of(arguments);
+  if (!settings) {
+    report(settings.error());
+    return BAD_USAGE;
+  }
+  if (arguments.file.empty() && settings->empty()) {
+    std::fprintf(stderr, "transom run: a domain's file is needed, or at least one of --disk, --kernel\n");
+    return BAD_USAGE;
+  }
+  Parsed parsed = read_config(arguments.file, *settings);
+  if (!parsed.errors.empty()) return report(parsed.errors);
+  Planned planned = make_plan(parsed.config);
+  if (!planned.errors.empty()) return report(planned.errors);
+  if (parsed.config.cpu == "auto")
+    std::fprintf(stderr, "transom: cpu = \"auto\" chose the software CPU (this version has no KVM backend)\n");
+  return supervise(planned.plan, arguments.options);
+}
+
+int check(const std::string& file) {
+  Parsed parsed = read_config(file, {});
+  if (parsed.errors.empty()) {
+    Planned planned = make_plan(parsed.config);
+    parsed.errors = std::move(planned.errors);
+  }
+  if (!parsed.errors.empty()) return report(parsed.errors);
+  std::printf("%s: good\n", file.c_str());
+  return 0;
+}
+
+int list(bool json) {
+  std::string rows;
+  for (const std::string& name : socket_names()) {
+    std::string row;
+    const auto shown = with_info(name, [&](schema::Info::Reader info) {
+      const double uptime = static_cast<double>(info.getUptimeNs()) / 1e9;
+      row = json
+                ? fmt::format(R"({{"name":"{}","state":"{}","cpu":"{}","uptimeSeconds":{:.3f}}})", name,
+                              info.getState().cStr(), info.getCpu().cStr(), uptime)
+                : fmt::format("{:24} {:10} {:14} {:.1f} s", name, info.getState().cStr(), info.getCpu().cStr(), uptime);
+    });
+    if (shown) rows += (json && !rows.empty() ? "," : "") + row + (json ? "" : "\n");
+  }
+  if (json)
+    std::printf("[%s]\n", rows.c_str());
+  else
+    std::printf("%-24s %-10s %-14s %s\n%s", "NAME", "STATE", "CPU", "UPTIME", rows.c_str());
+  return 0;
+}
+
+int show(const std::string& name, const std::function<std::string(schema::Info::Reader)>& format) {
+  const auto shown = with_info(name, [&](schema::Info::Reader info) { std::cout << format(info) << std::flush; });
+  return shown ? 0 : report(shown.error());
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Transom: unmodified PC operating systems on Xen's HVM I/O architecture"};
+  app.require_subcommand(1);
+  int status = 0;
+  bool json = false;
+  std::string name, file;
+
+  RunArguments arguments;
+  auto* run_command = app.add_subcommand("run", "run a domain until its guest powers off");
+  run_command->add_option("file", arguments.file, "the domain's vm.toml");
+  run_command->add_option("--set", arguments.sets, "KEY=VALUE: as if it stood in the file")->allow_extra_args(false);
+  run_command->add_option("--disk", arguments.disks, "image of the next disk")->allow_extra_args(false);
+  run_command->add_option("--memory", arguments.memory, "such as 512M");
+  run_command->add_option("--cpu", arguments.cpu, "auto, soft, soft:interp");
+  run_command->add_option("--kernel", arguments.kernel, "boot this kernel directly");
+  run_command->add_option("--initrd", arguments.initrd, "with this initial RAM disk");
+  run_command->add_option("--cmdline", arguments.cmdline, "and this command line");
+  run_command->add_option("--console", arguments.console, "stdio or none: the first serial port");
+  run_command->add_flag("--single-process", arguments.options.single_process,
+                        "everything in one process, for debugging");
+  run_command->add_option("--timeout", arguments.options.timeout_s, "seconds after which the run ends with status 124");
+  run_command->add_option("--info-at-end", arguments.options.info_at_end, "file for the last info, as JSON");
+  run_command->callback([&] { status = run(arguments); });
+
+  auto* list_command = app.add_subcommand("list", "domains that run on this host");
+  list_command->add_flag("--json", json);
+  list_command->callback([&] { status = list(json); });
+
+  auto* info_command = app.add_subcommand("info", "one domain: processes, vCPUs, exits, ioreqs by device");
+  info_command->add_option("name", name)->required();
+  info_command->add_flag("--json", json);
+  info_command->callback([&] { status = show(name, json ? info_json : info_text); });
+
+  auto* placement_command = app.add_subcommand("placement", "where each device runs");
+  placement_command->add_option("name", name)->required();
+  placement_command->add_flag("--json", json);
+  placement_command->callback([&] { status = show(name, json ? placement_json : placement_text); });
+
+  auto* kill_command = app.add_subcommand("kill", "end a domain now; what its disks accepted is kept");
+  kill_command->add_option("name", name)->required();
+  kill_command->callback([&] {
+    const auto killed = kill_domain(name);
+    status = killed ? 0 : report(killed.error());
+  });
+
+  auto* config_command = app.add_subcommand("config", "a domain's file");
+  auto* check_command = config_command->add_subcommand("check", "every error at once, with line and column");
+  check_command->add_option("file", file)->required();
+  check_command->callback([&] { status = check(file); });
+  config_command->require_subcommand(1);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : BAD_USAGE;
+  }
+  return status;
+}
