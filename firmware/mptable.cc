@@ -6,8 +6,7 @@ namespace {
 enum Entry : u8 { PROCESSOR = 0, BUS = 1, IOAPIC = 2, IO_INTERRUPT = 3, LOCAL_INTERRUPT = 4 };
 enum InterruptType : u8 { INT = 0, NMI = 1, EXTINT = 3 };
 constexpr u8 PCI_BUS = 0, ISA_BUS = 1, ALL_CPUS = 0xff;
-constexpr u16 BUS_DEFAULT = 0, HIGH_ACTIVE = 1;
-constexpr u16 HIGH_LEVEL = 0xd;
+constexpr u16 BUS_DEFAULT = 0, HIGH_LEVEL = 0xd;
 constexpr u64 FLOATING = 16;
 
 struct Table {
@@ -42,13 +41,23 @@ struct Table {
   }
 };
 
-// ISA IRQ n is pin n, but the timer comes by pin 2; IRQs 5, 9, 10 and 11 carry PCI interrupts and the SCI: level.
+// PCI: slot and pin lead to one of four links as dsdt.asl's _PRT says; the routes are those of direct_boot_ports().
+void add_pci_interrupts(Table& table) {
+  static constexpr u8 LINK_IRQ[4] = {11, 10, 10, 11}; // D, A, B, C
+  for (u8 slot = 0; slot < 32; ++slot) {
+    for (u8 pin = 0; pin < 4; ++pin) {
+      const bool power_management = slot == 1 && pin == 0;
+      const u8 irq = power_management ? u8{SCI_IRQ} : LINK_IRQ[(slot + pin) % 4];
+      table.interrupt(IO_INTERRUPT, INT, HIGH_LEVEL, PCI_BUS, static_cast<u8>(slot << 2 | pin), 0, irq);
+    }
+  }
+}
+
+// ISA IRQ n is pin n, but the timer comes by pin 2; IRQs 5, 9, 10 and 11 belong to PCI.
 void add_interrupts(Table& table) {
-  table.interrupt(IO_INTERRUPT, INT, HIGH_ACTIVE, PCI_BUS, 1 << 2, 0, SCI_IRQ); // power management, slot 1 pin A
   for (u8 irq = 0; irq < 16; ++irq) {
-    if (irq == 2) continue;
-    const bool level = irq == 5 || irq == 9 || irq == 10 || irq == 11;
-    table.interrupt(IO_INTERRUPT, INT, level ? HIGH_LEVEL : BUS_DEFAULT, ISA_BUS, irq, 0, irq == 0 ? u8{2} : irq);
+    if (irq == 2 || irq == 5 || (irq >= 9 && irq <= 11)) continue;
+    table.interrupt(IO_INTERRUPT, INT, BUS_DEFAULT, ISA_BUS, irq, 0, irq == 0 ? u8{2} : irq);
   }
   table.interrupt(LOCAL_INTERRUPT, EXTINT, BUS_DEFAULT, ISA_BUS, 0, ALL_CPUS, 0);
   table.interrupt(LOCAL_INTERRUPT, NMI, BUS_DEFAULT, ISA_BUS, 0, ALL_CPUS, 1);
@@ -72,6 +81,7 @@ Bytes build_mptable(const MachineDescription& machine, u32 address) {
   table.bus(PCI_BUS, "PCI");
   table.bus(ISA_BUS, "ISA");
   table.ioapic();
+  add_pci_interrupts(table);
   add_interrupts(table);
   set_le(table.bytes, 4, 2, table.bytes.size());
   set_le(table.bytes, 34, 2, table.entries);

@@ -75,15 +75,22 @@ TEST(MpTable, SumsToZeroAndCountsItsEntries) {
   EXPECT_EQ(sum_of(config), 0);
   u64 at = 44;
   u32 entries = 0, cpus = 0, pit_pins = 0;
+  std::map<u8, u8> pci; // slot << 2 | pin: IOAPIC pin
   for (; at < config.size(); ++entries) {
     cpus += config[at] == 0;
     if (config[at] == 3 && config[at + 4] == 1 && config[at + 5] == 0) pit_pins += config[at + 7];
+    if (config[at] == 3 && config[at + 4] == 0) pci[config[at + 5]] = config[at + 7];
     at += config[at] == 0 ? 20 : 8;
   }
   EXPECT_EQ(at, config.size());
   EXPECT_EQ(entries, le16_at(config, 34));
   EXPECT_EQ(cpus, 4u);
   EXPECT_EQ(pit_pins, 2u) << "ISA IRQ 0 arrives on pin 2";
+  EXPECT_EQ(pci.size(), 128u);
+  EXPECT_EQ(pci[1 << 2], 9) << "power management: the SCI";
+  EXPECT_EQ(pci[2 << 2], 10) << "slot 2 pin A: link B";
+  EXPECT_EQ(pci[3 << 2], 11) << "slot 3 pin A: link C";
+  EXPECT_EQ(pci[3 << 2 | 2], 10) << "slot 3 pin C: link A";
 }
 
 TEST(E820, FirmwareIsToldRamAloneAndInTwentyByteEntries) {
