@@ -401,6 +401,32 @@ TEST(I8254, StatusIsReadBeforeTheCountAndShowsTheControlWordAsWritten) {
   EXPECT_EQ(b.status(2), 0x80 | 0x3d);
 }
 
+TEST(I8254, ALatchedStatusStaysUntilItIsRead) {
+  PicPitBench b;
+  b.gate2(true);
+  b.control(0xb0);
+  b.count(2, {2, 0});
+  b.control(0xe8);
+  b.clk(3);
+  b.control(0xe8); // ignored
+  EXPECT_EQ(b.counter(2), 0x40 | 0x30);
+  EXPECT_EQ(b.status(2), 0x80 | 0x30);
+}
+
+TEST(I8254, AControlWordForgetsHalfReadAndHalfWrittenCounts) {
+  PicPitBench b;
+  b.gate2(true);
+  b.control(0xb4);
+  b.count(2, {0x11, 0x22});
+  b.clk();
+  b.counter(2);
+  b.count(2, {0x33});
+  b.control(0xb4);
+  b.count(2, {0x44, 0x55});
+  b.clk();
+  EXPECT_EQ(b.counter16(2), 0x5544);
+}
+
 TEST(I8254, NullCountGoesFromTheWriteToTheLoad) { // [Figure 13]
   PicPitBench b;
   b.gate2(true);
