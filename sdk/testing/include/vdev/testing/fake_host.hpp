@@ -14,8 +14,14 @@
 #include "vdev/cpp/types.hpp"
 #include "vdev/ext/block.h"
 #include "vdev/ext/clock.h"
+#include "vdev/ext/config.h"
+#include "vdev/ext/dma.h"
+#include "vdev/ext/irq.h"
 #include "vdev/ext/irq_route.h"
+#include "vdev/ext/log.h"
+#include "vdev/ext/memory_map.h"
 #include "vdev/ext/state.h"
+#include "vdev/ext/stream.h"
 #include "vdev/ext/wire.h"
 
 namespace vdev::testing {
