@@ -143,7 +143,6 @@ u64 Counter::next_edge() const {
 // "All Control Logic is immediately reset and OUT goes to a known initial state."
 void Counter::write_control(u8 control_word) {
   state.control = control_word & control::KEPT;
-  state.cr = 0; // "both CRM and CRL are cleared when the Counter is programmed"
   state.null_count = true;
   state.ready = state.load = state.running = state.armed = false;
   state.write_msb = state.read_msb = false;
@@ -151,6 +150,7 @@ void Counter::write_control(u8 control_word) {
   set_out(mode() != 0, state.tick);
 }
 
+// A one-byte count leaves the other byte of CR clear: "both CRM and CRL are cleared when the Counter is programmed".
 void Counter::write(u8 value) {
   switch (control::RW(state.control)) {
     case control::RW_LSB: state.cr = value; return count_written();

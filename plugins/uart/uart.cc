@@ -120,7 +120,7 @@ void Uart::write_fcr(u8 value) {
 void Uart::write_thr(u8 byte) {
   if (state.thre) {
     state.thre = false;
-    sync();
+    if (ier::ETBEI(state.ier)) sync();
   }
   if (mcr::LOOP(state.mcr)) {
     push_rx(byte);

@@ -191,6 +191,18 @@ TEST(Uart, CharacterTimeoutComesFourCharactersAfterTheLastArrivalOrRead) { // [8
   EXPECT_FALSE(b.irq("intr"));
 }
 
+TEST(Uart, ClearingTheRcvrFifoStopsTheTimeout) {
+  UartBench b;
+  b.rate(1);
+  b.fifos(1);
+  b.out(IER_DLM, 0x01);
+  b.send("a");
+  b.out(IIR_FCR, 0x43);
+  EXPECT_EQ(b.next_event(), VDEV_NEVER);
+  b.step(1'000'000);
+  EXPECT_EQ(b.iir(), iir::NONE);
+}
+
 TEST(Uart, TheCharactersLengthFollowsLcr) {
   const std::pair<u8, u64> table[] = {{0x00, 7}, {0x03, 10}, {0x07, 11}, {0x0f, 12}, {0x1a, 10}};
   for (const auto& [lcr, bits] : table) {
