@@ -1,6 +1,4 @@
 // i440FX, PIIX3 and PIIX4 power management against QEMU's: configuration space and ports.
-#include <gtest/gtest.h>
-
 #include "dialogue.hpp"
 
 namespace transom::qtest {

@@ -1,6 +1,4 @@
 // The 8042 with keyboard and mouse against QEMU's.
-#include <gtest/gtest.h>
-
 #include "dialogue.hpp"
 
 namespace transom::qtest {

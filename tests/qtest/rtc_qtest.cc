@@ -1,6 +1,4 @@
 // The MC146818 against QEMU's, without time passing (the client's clocks stand still).
-#include <gtest/gtest.h>
-
 #include "dialogue.hpp"
 
 namespace transom::qtest {

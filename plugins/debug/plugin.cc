@@ -1,0 +1,3 @@
+#include "debug.hpp"
+
+VDEV_PLUGIN(debug::Debug);

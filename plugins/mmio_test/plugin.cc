@@ -1,0 +1,3 @@
+#include "mmio_test.hpp"
+
+VDEV_PLUGIN(mmio_test::MmioTest);

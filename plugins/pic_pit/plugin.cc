@@ -1,0 +1,3 @@
+#include "pic_pit.hpp"
+
+VDEV_PLUGIN(pic_pit::PicPit);

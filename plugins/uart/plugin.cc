@@ -1,0 +1,3 @@
+#include "uart.hpp"
+
+VDEV_PLUGIN(uart::Uart);
