@@ -7,7 +7,7 @@
 namespace ide {
 namespace {
 
-// UNC is the medium's; whatever else kept the host from it is ABRT [ATA 8.27, 8.62: a write has no UNC].
+// UNC is the medium's; whatever else kept the host from it is ABRT [ATA 8: a write has no UNC].
 u8 error_of(Kind kind, vdev_status status) {
   return kind != Kind::WRITE && status == VDEV_IO_ERROR ? error::UNC : error::ABRT;
 }
@@ -157,7 +157,7 @@ void Channel::wait_dma() { enter(Phase::WAIT_DMA, status::TRANSFER); }
 void Channel::continue_dma() {
   Command& c = s_.command;
   if (c.left == 0) {
-    bus_master_.retire(); // before INTRQ: active clear and interrupt set is the normal end [PIIX 3.5, table 16]
+    bus_master_.retire(); // before INTRQ: active clear and interrupt set is the normal end [PIIX BMISTA]
     return complete();
   }
   if (!bus_master_.active()) return wait_dma();

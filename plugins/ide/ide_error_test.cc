@@ -56,7 +56,7 @@ TEST(IdeError, DmaReportsTheBadSectorWithInterrupt) {
     b.command28(write ? cmd::WRITE_DMA : cmd::READ_DMA, 0x0123, 8);
     b.set_bmicom(write ? 1 : 9);
     b.fail_after(5 * SECTOR);
-    EXPECT_EQ(b.bmisr(), ACTIVE | INTERRUPT) << "the table was not used up";
+    EXPECT_EQ(b.bmista(), ACTIVE | INTERRUPT) << "the table was not used up";
     EXPECT_EQ(b.status(), st::FAILED);
     EXPECT_EQ(b.get(ERROR_FEATURES), write ? er::ABRT : er::UNC);
     EXPECT_EQ(b.lba28(), 0x0128u);

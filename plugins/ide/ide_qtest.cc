@@ -116,8 +116,8 @@ class Driver {
   void set(u32 reg, u8 value) { m_.out(u16(0x1f0 + reg), 1, value); }
   u8 get(u32 reg) { return u8(m_.in(u16(0x1f0 + reg), 1)); }
   // Bit 4 is obsolete: QEMU leaves it out after an abort.
-  void note_status() { note("status", get(STATUS_COMMAND) & ~st::DSC), note("bmisr", bmisr()); }
-  u32 bmisr() { return m_.in(0xc002, 1); }
+  void note_status() { note("status", get(STATUS_COMMAND) & ~st::DSC), note("bmista", bmista()); }
+  u32 bmista() { return m_.in(0xc002, 1); }
   void control(u8 value) { m_.out(0x3f6, 1, value); }
   void command(u8 code, u64 lba, u32 count) {
     set(SECTOR_COUNT, u8(count >> 8)), set(SECTOR_COUNT, u8(count));
@@ -170,7 +170,7 @@ class Driver {
     command(code, lba, sectors);
     if (!early) note("waiting", m_.in(0x3f6, 1)), note("bmicom", m_.in(0xc000, 1)), m_.out(0xc000, 1, direction | 1);
     m_.settle();
-    note("bmisr", bmisr());
+    note("bmista", bmista());
     m_.out(0xc000, 1, direction);
     note_status(), acknowledge();
     if (to_memory) {
@@ -289,13 +289,14 @@ TEST(IdeQemu, SimpleCommandsAndRefusals) {
 
 TEST(IdeQemu, BusMasterRegisters) {
   same_on_both([](Driver& d) {
-    for (const u32 value : {0xffu, 0x20u, 0x00u, 0x66u}) d.machine().out(0xc002, 1, value), d.note("bmisr", d.bmisr());
+    for (const u32 value : {0xffu, 0x20u, 0x00u, 0x66u})
+      d.machine().out(0xc002, 1, value), d.note("bmista", d.bmista());
     d.machine().out(0xc004, 4, 0xffffffff), d.note("table", d.machine().in(0xc004, 4));
     d.machine().out(0xc004, 4, 0x12345678), d.note("table", d.machine().in(0xc004, 4));
     d.machine().out(0xc004, 4, TABLE), d.machine().put(TABLE, {0, 0, 1, 0, 0, 0, 0, 0x80});
     d.machine().out(0xc000, 1, 0xf8), d.note("bmicom", d.machine().in(0xc000, 1));
-    d.machine().out(0xc000, 1, 0x09), d.note("bmicom", d.machine().in(0xc000, 1)), d.note("bmisr", d.bmisr());
-    d.machine().out(0xc000, 1, 0x08), d.note("bmisr", d.bmisr());
+    d.machine().out(0xc000, 1, 0x09), d.note("bmicom", d.machine().in(0xc000, 1)), d.note("bmista", d.bmista());
+    d.machine().out(0xc000, 1, 0x08), d.note("bmista", d.bmista());
   });
 }
 
