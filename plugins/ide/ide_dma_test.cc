@@ -347,6 +347,7 @@ TEST(IdeDma, StoppingInMidTransferCancels) {
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_EQ(b.host.pending.size(), 0u);
   b.deliver(0, tag, VDEV_OK, SECTOR); // a host that forgot
+  b.migrate();
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_FALSE(b.intrq());
   b.set_bmicom(TO_MEMORY | START);
@@ -383,7 +384,8 @@ TEST(IdeDma, InterruptStatusFollowsTheRisingEdgeOfAnyInterrupt) {
   b.command(cmd::RECALIBRATE);
   EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.rising_edges("irq14"), 2u) << "the edge between two commands is seen by the interrupt controller";
-  b.status(), b.set_bmista(INTERRUPT);
+  b.set_bmista(INTERRUPT), b.status();
+  EXPECT_EQ(b.bmista(), 0) << "and not the falling one";
   b.control(0x0a);
   b.command(cmd::RECALIBRATE);
   EXPECT_EQ(b.bmista(), 0) << "nIEN: the wire does not move";

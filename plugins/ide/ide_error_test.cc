@@ -209,6 +209,20 @@ TEST(IdeReset, SrstInFlightCancelsAndNothingIsWritten) {
   }
 }
 
+TEST(IdeReset, ALateCompletionIsNotTakenForTheNextCommands) {
+  Ide b;
+  b.command28(cmd::READ_SECTORS, 9, 1);
+  const u64 old = b.host.pending.at(0).tag;
+  b.control(0x0c), b.control(0x08);
+  b.command28(cmd::READ_SECTORS, 10, 1);
+  b.deliver(0, old, VDEV_OK, SECTOR);
+  EXPECT_EQ(b.status(), st::WORKING);
+  b.deliver(1, b.host.pending.at(0).tag, VDEV_OK, SECTOR); // another drive's
+  EXPECT_EQ(b.status(), st::WORKING);
+  b.complete();
+  EXPECT_EQ(b.data(SECTOR), b.on_disk(10, 1));
+}
+
 TEST(IdeReset, DeviceResetAndOtherCommandsAreNotHeardMeanwhile) {
   for (const Running& r : running) {
     SCOPED_TRACE(r.name);
