@@ -48,8 +48,10 @@ function(transom_plugin name)
   target_link_libraries(plugin_${name} PRIVATE vdev)
   set_target_properties(plugin_${name} PROPERTIES PREFIX "" OUTPUT_NAME ${name}
                         LIBRARY_OUTPUT_DIRECTORY ${TRANSOM_PLUGIN_DIR})
-  target_link_options(plugin_${name} PRIVATE -Wl,--no-undefined -Wl,-z,defs
-                      -Wl,--version-script=${CMAKE_SOURCE_DIR}/sdk/vdev.map)
+  target_link_options(plugin_${name} PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/sdk/vdev.map)
+  if(NOT TRANSOM_SANITIZE) # a sanitizer's runtime lies in the program that opens the plugin
+    target_link_options(plugin_${name} PRIVATE -Wl,--no-undefined -Wl,-z,defs)
+  endif()
   set_property(TARGET plugin_${name} APPEND PROPERTY LINK_DEPENDS ${CMAKE_SOURCE_DIR}/sdk/vdev.map)
 endfunction()
 
@@ -57,4 +59,21 @@ endfunction()
 function(transom_plugin_test group)
   transom_test(${group}_test ${ARGN} LIBS vdev_testing LABELS plugin)
   add_dependencies(${group}_test plugin_${group})
+endfunction()
+
+# transom_plugin_fuzz(NAME SOURCES...): the fuzz target <group>_fuzz of a plugin (VDEV_FUZZ in one of the sources). With
+# TRANSOM_SANITIZE=fuzz it is a libFuzzer program; else a test that runs random inputs, and a program that replays files.
+function(transom_plugin_fuzz group)
+  add_executable(${group}_fuzz ${ARGN})
+  add_dependencies(${group}_fuzz plugin_${group})
+  set_target_properties(${group}_fuzz PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${group}_fuzz PRIVATE TRANSOM_PLUGIN_DIR="${TRANSOM_PLUGIN_DIR}")
+  target_link_libraries(${group}_fuzz PRIVATE vdev_testing)
+  if(TRANSOM_SANITIZE STREQUAL "fuzz")
+    target_link_options(${group}_fuzz PRIVATE -fsanitize=fuzzer)
+  else()
+    target_link_libraries(${group}_fuzz PRIVATE vdev_fuzz_main)
+    add_test(NAME ${group}_fuzz.RandomInputs COMMAND ${group}_fuzz)
+    set_tests_properties(${group}_fuzz.RandomInputs PROPERTIES LABELS plugin)
+  endif()
 endfunction()

@@ -7,13 +7,41 @@ namespace vdev::testing {
 
 using Phase = FakeHost::Phase;
 
+namespace {
+
+// The configuration as a host hands it over: known keys, accepted values, defaults filled in.
+Options with_defaults(Options options, const Library& library) {
+  const vdev_descriptor& descriptor = library.find(options.device);
+  const ManifestDevice* device = library.manifest().find(descriptor.id);
+  if (!device) throw LoadError(library.path() + ": its manifest does not name " + descriptor.id);
+  for (const auto& [key, value] : options.config) {
+    const ManifestConfig* known = device->find_key(key);
+    const std::string wrong = known ? check_config_value(*known, value) : "no such key in the manifest";
+    if (!wrong.empty()) throw LoadError(device->id + ": configuration key '" + key + "': " + wrong);
+  }
+  for (const ManifestConfig& key : device->config) {
+    if (!key.default_value.empty()) options.config.try_emplace(key.key, key.default_value);
+    if (key.required && !options.config.contains(key.key)) {
+      throw LoadError(device->id + ": configuration key '" + key.key + "' is required");
+    }
+  }
+  return options;
+}
+
+} // namespace
+
 Bench::Bench(std::shared_ptr<Library> library, Options options)
-    : host(options),
+    : host(with_defaults(options, *library)),
       options_(std::move(options)),
       library_(std::move(library)),
       descriptor_(library_->find(options_.device)) {
   for (u32 i = 0; i < descriptor_.region_count; ++i) regions_.push_back(region_of(descriptor_, i));
-  host.irq_count = descriptor_.irq_count;
+  const ManifestDevice& promised = *library_->manifest().find(descriptor_.id);
+  host.irq_count = promised.irq_count;
+  host.drive_count = promised.drive_count;
+  host.stream_count = promised.stream_count;
+  host.state_limit = promised.state_bytes;
+  host.bulk_limit = promised.bulk_bytes;
   create();
   make_functions();
   after_entry();
@@ -72,9 +100,9 @@ void Bench::find_extensions() {
 
 // What a host does after every entry: ask for the deadline, hand over waiting bytes, complete what may complete.
 void Bench::after_entry() {
+  armed_ = next_event();
   if (delivering_) return;
   delivering_ = true;
-  next_event();
   for (auto& [index, stream] : host.streams) {
     while (!stream.queued.empty()) {
       const u32 sent = send(stream.queued, index);
@@ -207,7 +235,9 @@ u64 Bench::next_event() {
 // Fires what is due now; how often. A device whose deadline does not move on is reported, and not called any more.
 u32 Bench::fire_due() {
   u32 fired = 0;
-  for (; timer_ && !stuck_ && next_event() <= host.now; ++fired) {
+  if (timer_ && next_event() != armed_)
+    host.violation("next_event changed without an entry: it is no function of the state");
+  for (; timer_ && !stuck_ && armed_ <= host.now; ++fired) {
     if (fired == 10000) {
       host.violation("expire leaves a deadline that is already over, time after time");
       stuck_ = true;
@@ -222,12 +252,11 @@ void Bench::step(u64 ns, u64 most_firings) {
   for (u64 fired = 0;;) {
     fired += fire_due();
     if (fired >= most_firings) return;
-    const u64 deadline = stuck_ ? VDEV_NEVER : next_event();
-    if (deadline > end) {
+    if (stuck_ || armed_ > end) {
       host.now = end;
       return;
     }
-    host.now = deadline;
+    host.now = armed_;
   }
 }
 

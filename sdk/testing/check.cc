@@ -87,6 +87,24 @@ std::vector<u64> pieces_of(u64 total, u64 to_deadline, Random& random) {
 
 } // namespace
 
+std::string the_manifest_tells_the_truth(const Subject& subject) {
+  Run run(subject);
+  const vdev_descriptor& descriptor = run.bench.descriptor();
+  const ManifestDevice& promised = *subject.library->manifest().find(descriptor.id);
+  if (promised.state_version != descriptor.state_version) return "the state versions differ";
+  if (promised.irq_count != descriptor.irq_count) return "the numbers of interrupt outputs differ";
+  if (promised.regions.size() != descriptor.region_count) return "the numbers of regions differ";
+  if (promised.pci_functions != run.bench.function_count()) return "the numbers of PCI functions differ";
+  for (u32 i = 0; i < descriptor.region_count; ++i) {
+    const vdev_region actual = region_of(descriptor, i);
+    const ManifestRegion& r = promised.regions[i];
+    const bool same = r.name == actual.name && r.space == actual.space && r.flags == actual.flags &&
+                      r.length == actual.length && r.widths == actual.widths && r.default_base == actual.default_base;
+    if (!same) return "region " + r.name + " differs";
+  }
+  return run.broken();
+}
+
 std::string steps_may_be_split(const Subject& subject) {
   if (!Run(subject).bench.extension(VDEV_TIMER)) return std::string(NOT_APPLICABLE) + "no vdev.timer/1";
   return for_each_sequence(subject, [&](Random& random) -> std::string {
@@ -335,6 +353,7 @@ std::string random_actions_break_no_rule(const Subject& subject) {
 
 std::span<const Property> properties() {
   static constexpr Property ALL[] = {
+      {"TheManifestTellsTheTruth", &the_manifest_tells_the_truth},
       {"StepsMayBeSplit", &steps_may_be_split},
       {"ASavedDeviceGoesOnTheSame", &a_saved_device_goes_on_the_same},
       {"ARestartedDeviceGoesOnTheSame", &a_restarted_device_goes_on_the_same},

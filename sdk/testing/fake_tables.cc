@@ -69,8 +69,10 @@ struct FakeTables {
     FakeHost& h = self(host);
     if (!h.allowed("state-memory.memory", true)) return nullptr;
     if (h.state_given_) return h.violation("state memory was asked for twice"), nullptr;
-    if (bytes == 0 || bytes > VDEV_STATE_MAX_BYTES) {
-      return h.violation("state memory of " + std::to_string(bytes) + " bytes; 1 to 512 are accepted"), nullptr;
+    if (bytes == 0 || bytes > h.state_limit) {
+      h.violation("state memory of " + std::to_string(bytes) + " bytes; the manifest says " +
+                  std::to_string(h.state_limit));
+      return nullptr;
     }
     h.state_given_ = true;
     *fresh = !(h.state_kept_ && h.state_bytes_ == bytes);

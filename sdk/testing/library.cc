@@ -23,6 +23,9 @@ Library::Library(const std::string& path) : path_(path) {
     if (handle_) dlclose(handle_);
     throw LoadError(path + ": " + why);
   };
+  auto manifest = read_manifest(path);
+  if (!manifest) throw LoadError(manifest.error());
+  manifest_ = std::move(*manifest);
   handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle_) fail(dlerror());
   entry_ = static_cast<const vdev_entry_t*>(dlsym(handle_, "vdev_entry"));

@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef BROKEN_FOREIGN
+#include <pthread.h>
+#endif
+
 #include "vdev/ext/clock.h"
 #include "vdev/ext/irq.h"
 #include "vdev/ext/lifecycle.h"
@@ -114,6 +118,13 @@ static void write_ctrl(ticker* t, uint8_t value) {
   t->s->deadline = runs ? t->clock->now(t->host) + 1000ull * t->s->period : VDEV_NEVER;
 }
 
+#ifdef BROKEN_FOREIGN
+static void* from_another_thread(void* data) {
+  sync(data);
+  return NULL;
+}
+#endif
+
 static vdev_status write(const vdev_device* device, uint32_t region, uint64_t offset, uint32_t width, uint64_t value) {
   ticker* t = self(device);
   const uint8_t byte = (uint8_t)value;
@@ -133,6 +144,20 @@ static vdev_status write(const vdev_device* device, uint32_t region, uint64_t of
   }
 #endif
   sync(t);
+#ifdef BROKEN_CONTROL
+  const vdev_host_state_memory* memory = t->host->get_extension(t->host, VDEV_HOST_STATE_MEMORY);
+  uint32_t fresh;
+  if (byte == 0x7f) memory->memory(t->host, sizeof *t->s, &fresh);
+#endif
+#ifdef BROKEN_BUDGET
+  if (byte == 0xff) {
+    for (uint32_t i = 0; i < 2000000; ++i) sync(t);
+  }
+#endif
+#ifdef BROKEN_FOREIGN
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, from_another_thread, t) == 0) pthread_join(thread, NULL);
+#endif
 #ifdef BROKEN_STATUS
   if (byte == 0x7f) return VDEV_INVALID; /* a guest's nonsense is no status */
 #endif
@@ -296,6 +321,11 @@ static const void* get_factory(const char* id) { return strcmp(id, VDEV_FACTORY)
 
 VDEV_EXPORT const vdev_entry_t vdev_entry = {VDEV_ABI_MAJOR, VDEV_ABI_MINOR, library_init, library_deinit, get_factory};
 
+#ifdef BROKEN_MANIFEST
+#define WRONG_BASE 4
+#else
+#define WRONG_BASE 0
+#endif
 /* The manifest: plain records in their own section. */
 struct manifest {
   vdev_manifest_header header;
@@ -325,7 +355,7 @@ __attribute__((section(VDEV_MANIFEST_SECTION), used, aligned(8))) static const s
       .kind = VDEV_MANIFEST_REGION,
       .name = "period",
       .space = VDEV_SPACE_PIO,
-      .default_base = 0x504,
+      .default_base = 0x504 + WRONG_BASE,
       .length = 4,
       .widths = VDEV_WIDTH_4}},
 };

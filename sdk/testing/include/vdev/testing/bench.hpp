@@ -195,6 +195,7 @@ class Bench {
   const vdev_intack* intack_ = nullptr;
   bool delivering_ = false;
   bool stuck_ = false;
+  u64 armed_ = VDEV_NEVER; // next_event as of the last entry
 };
 
 } // namespace vdev::testing

@@ -41,6 +41,7 @@ struct Subject {
 
 inline constexpr const char* NOT_APPLICABLE = "not applicable: ";
 
+std::string the_manifest_tells_the_truth(const Subject& subject);        // about what the descriptor and the tables say
 std::string steps_may_be_split(const Subject& subject);                  // n × step(1) == step(n)
 std::string a_saved_device_goes_on_the_same(const Subject& subject);     // save/load anywhere == no save
 std::string a_restarted_device_goes_on_the_same(const Subject& subject); // a new device over the same state memory

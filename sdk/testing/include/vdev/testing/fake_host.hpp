@@ -14,7 +14,14 @@
 #include "vdev/cpp/types.hpp"
 #include "vdev/ext/block.h"
 #include "vdev/ext/clock.h"
+#include "vdev/ext/config.h"
+#include "vdev/ext/dma.h"
+#include "vdev/ext/irq.h"
 #include "vdev/ext/irq_route.h"
+#include "vdev/ext/log.h"
+#include "vdev/ext/memory_map.h"
+#include "vdev/ext/state.h"
+#include "vdev/ext/stream.h"
 #include "vdev/ext/wire.h"
 
 namespace vdev::testing {
@@ -111,7 +118,7 @@ class FakeHost {
 
   // Limits from the manifest.
   u32 irq_count = ~0u, drive_count = ~0u, stream_count = ~0u;
-  u64 bulk_limit = ~u64{0};
+  u64 state_limit = VDEV_STATE_MAX_BYTES, bulk_limit = ~u64{0};
 
   // Import mode: levels are recorded without events (while a snapshot loads).
   void begin_import();

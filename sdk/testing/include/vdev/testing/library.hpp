@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vdev/cpp/types.hpp"
+#include "vdev/manifest_file.hpp"
 #include "vdev/vdev.h"
 
 namespace vdev::testing {
@@ -24,6 +25,7 @@ class Library {
   Library& operator=(const Library&) = delete;
 
   const std::string& path() const { return path_; }
+  const Manifest& manifest() const { return manifest_; } // read before the library was opened
   const vdev_factory& factory() const { return *factory_; }
   std::vector<const vdev_descriptor*> descriptors() const;
   // Empty id: the first device.
@@ -32,6 +34,7 @@ class Library {
  private:
   explicit Library(const std::string& path);
   std::string path_;
+  Manifest manifest_;
   void* handle_ = nullptr;
   const vdev_entry_t* entry_ = nullptr;
   const vdev_factory* factory_ = nullptr;
