@@ -23,18 +23,18 @@ u8 Channel::peek(u64 reg) const {
 
 u8 Channel::read(u64 reg) {
   const u8 value = peek(reg);
-  if (reg == STATUS_COMMAND) acknowledge(selected()); // [ATA 7.14.4]
+  if (reg == STATUS_COMMAND) acknowledge(selected()); // [ATA 7.15]
   return value;
 }
 
-// A device that is not there has status 0: the other one answers for it [ATA 9.16.1].
+// A device that is not there has status 0: the other one answers for it [ATA 9.16].
 u8 Channel::alternate_status() const {
   const Drive& drive = drive_[selected()];
   return drive.present() ? drive.state().status : u8{0};
 }
 
 void Channel::write(u64 reg, u8 value) {
-  // While BSY or DRQ is set the outcome is indeterminate [ATA 7.1]: here such a write does nothing.
+  // While BSY or DRQ is set the outcome is indeterminate [ATA 7]: here such a write does nothing.
   if (!any_present() || busy()) return;
   control::HOB.set(s_.control, 0);
   switch (reg) {
@@ -99,7 +99,7 @@ void Channel::acknowledge(u32 unit) {
 }
 
 // Edges matter twice: to an edge-triggered interrupt controller, and to the bus master's status bit, which follows the
-// rising edge only [PIIX 2.7.2]. So the wire moves at once, not at the end of the access.
+// rising edge only [PIIX BMISTA]. So the wire moves at once, not at the end of the access.
 void Channel::update_intrq() {
   const Drive& drive = drive_[selected()];
   const bool level = drive.present() && drive.state().interrupt && !control::nIEN(s_.control);

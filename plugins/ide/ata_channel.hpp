@@ -41,7 +41,7 @@ class Channel {
   Drive& executing() { return drive_[s_.command.unit]; }
   bool busy() const { return s_.command.phase != Phase::IDLE || control::SRST(s_.control); }
 
-  // INTRQ [ATA 5.2.9].
+  // INTRQ [ATA 5.2].
   void raise(u32 unit);
   void acknowledge(u32 unit);
   void update_intrq();

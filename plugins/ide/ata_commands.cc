@@ -41,7 +41,7 @@ constexpr Transfer transfers[] = {
 void Channel::execute(u8 code) {
   if (code == command::EXECUTE_DIAGNOSTIC) return execute_diagnostic(); // both devices, whichever is selected
   Drive& drive = drive_[selected()];
-  if (!drive.present()) return; // nobody listens [ATA 9.16.1]
+  if (!drive.present()) return; // nobody listens [ATA 9.16]
   acknowledge(selected());
   s_.command = Command{};
   s_.command.unit = u8(selected());
@@ -100,7 +100,7 @@ void Channel::non_data(u8 code, Drive& drive) {
   }
   if (code >> 4 == command::RECALIBRATE >> 4) return complete();
   if (code >> 4 == command::SEEK >> 4) return seek(drive);
-  abort(); // among them NOP [ATA 8.23], and DEVICE RESET, PACKET and IDENTIFY PACKET DEVICE, which are for ATAPI
+  abort(); // among them NOP [ATA 8], and DEVICE RESET, PACKET and IDENTIFY PACKET DEVICE, which are for ATAPI
 }
 
 void Channel::start_identify(Drive& drive) {
@@ -126,10 +126,10 @@ void Channel::set_features(Drive& drive) {
       if (!drive.has_write_cache()) return abort();
       s.write_cache_off = false;
       return complete();
-    case feature::WRITE_CACHE_OFF: // what is cached goes to the medium first [ATA 8.46.4]
+    case feature::WRITE_CACHE_OFF: // what is cached goes to the medium first [ATA 8.46]
       s.write_cache_off = true;
       return start_flush();
-    case feature::TRANSFER_MODE: // PIO default, PIO 0-4 with flow control, multiword DMA 0-2 [ATA 8.46.9]
+    case feature::TRANSFER_MODE: // PIO default, PIO 0-4 with flow control, multiword DMA 0-2 [ATA 8.46]
       if (!(mode <= 0x01 || (mode >= 0x08 && mode <= 0x0c) || (mode >= 0x20 && mode <= 0x22))) return abort();
       s.transfer_mode = mode;
       return complete();
@@ -182,7 +182,7 @@ void Channel::standby(Drive& drive) {
   start_flush();
 }
 
-void Channel::execute_diagnostic() { // [ATA 8.11]
+void Channel::execute_diagnostic() { // [ATA 9.10]
   for (Drive& drive : drive_) drive.set_signature();
   s_.device = 0;
   s_.command = Command{};

@@ -28,7 +28,7 @@ void Drive::write(u64 reg, u8 value) {
 
 bool Drive::address(u8 device, bool ext, u64& lba) const {
   const u64 low = u8(s_.lba_low), mid = u8(s_.lba_mid), high = u8(s_.lba_high);
-  if (ext) { // [ATA 6.2.2]; only with the LBA bit
+  if (ext) { // [ATA 6.2]; only with the LBA bit
     lba = low | mid << 8 | high << 16 | u64(s_.lba_low >> 8) << 24 | u64(s_.lba_mid >> 8) << 32 |
           u64(s_.lba_high >> 8) << 40;
     return device::LBA(device);

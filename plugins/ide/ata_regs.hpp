@@ -24,7 +24,7 @@ constexpr Field<7> HOB; // shows the previous content of the two-deep registers;
 constexpr u8 WRITABLE = nIEN.MASK | SRST.MASK | HOB.MASK;
 } // namespace control
 
-namespace status { // [ATA 7.14]; bit 4 is DSC of ATA-3, which older drivers still look at
+namespace status { // [ATA 7.15]; bit 4 is DSC of ATA-3, which older drivers still look at
 enum : u8 { ERR = 0x01, DRQ = 0x08, DSC = 0x10, DF = 0x20, DRDY = 0x40, BSY = 0x80 };
 constexpr u8 READY = DRDY | DSC;
 constexpr u8 TRANSFER = READY | DRQ;

@@ -5,6 +5,14 @@
 #include "ata_channel.hpp"
 
 namespace ide {
+namespace {
+
+// UNC is the medium's; whatever else kept the host from it is ABRT [ATA 8: a write has no UNC].
+u8 error_of(Kind kind, vdev_status status) {
+  return kind != Kind::WRITE && status == VDEV_IO_ERROR ? error::UNC : error::ABRT;
+}
+
+} // namespace
 
 // ---- requests
 
@@ -66,7 +74,7 @@ void Channel::advance(u32 bytes) {
 // The sectors before a bad one are served: a host takes the reported address as the end of what it got.
 void Channel::read_done(vdev_status status, u32 good) {
   Command& c = s_.command;
-  c.failure = status == VDEV_OK ? error::NONE : error::UNC;
+  c.failure = status == VDEV_OK ? u8{error::NONE} : error_of(c.kind, status);
   if (good == 0) return fail(c.failure);
   c.chunk = good;
   present_block(Phase::DATA_IN, true);
@@ -74,13 +82,13 @@ void Channel::read_done(vdev_status status, u32 good) {
 
 void Channel::write_done(vdev_status status, u32 good) {
   advance(good);
-  if (status != VDEV_OK) return fail(error::ABRT); // UNC is not among the errors of a write [ATA 8.62]
+  if (status != VDEV_OK) return fail(error_of(Kind::WRITE, status));
   s_.command.left ? next_request() : complete();
 }
 
 void Channel::verify_done(vdev_status status, u32 good) {
   advance(good);
-  if (status != VDEV_OK) return fail(error::UNC);
+  if (status != VDEV_OK) return fail(error_of(Kind::VERIFY, status));
   s_.command.left ? next_request() : complete();
 }
 
@@ -149,7 +157,7 @@ void Channel::wait_dma() { enter(Phase::WAIT_DMA, status::TRANSFER); }
 void Channel::continue_dma() {
   Command& c = s_.command;
   if (c.left == 0) {
-    bus_master_.retire(); // before INTRQ: active clear and interrupt set is the normal end [PIIX 3.5, table 16]
+    bus_master_.retire(); // before INTRQ: active clear and interrupt set is the normal end [PIIX BMISTA]
     return complete();
   }
   if (!bus_master_.active()) return wait_dma();
@@ -185,7 +193,7 @@ void Channel::dma_done(vdev_status status, u32 good) {
     return wait_dma();
   }
   advance(good);
-  if (status != VDEV_OK) return fail(c.kind == Kind::READ ? error::UNC : error::ABRT);
+  if (status != VDEV_OK) return fail(error_of(c.kind, status));
   continue_dma();
 }
 

@@ -17,8 +17,8 @@ u8 BusMaster::read(u64 offset) const {
 }
 
 void BusMaster::write_status(u8 value) {
-  write_masked(s_.status, value, bmisr::WRITABLE);
-  s_.status = u8(s_.status & ~(value & bmisr::WRITE_CLEAR));
+  write_masked(s_.status, value, bmista::WRITABLE);
+  s_.status = u8(s_.status & ~(value & bmista::WRITE_CLEAR));
 }
 
 void BusMaster::write_table(u64 byte, u8 value) {
@@ -30,12 +30,12 @@ void BusMaster::write_command(u8 value) {
   const bool was = bmicom::START(s_.command), now = bmicom::START(value);
   write_masked(s_.command, value, bmicom::WRITABLE);
   if (was == now) return;
-  bmisr::ACTIVE.set(s_.status, now);
+  bmista::ACTIVE.set(s_.status, now);
   if (!now) return;
   s_.next = s_.table;
   s_.address = s_.bytes = s_.entries = 0;
   s_.last = false;
-  fetch(); // the first descriptor is read at once [PIIX 3.4, step 4]
+  fetch(); // the first descriptor is read at once [PIIX bus master operation]
 }
 
 bool BusMaster::fetch() {

@@ -22,13 +22,13 @@ class BusMaster {
   // Start and direction. The caller acts on a change of active().
   void write_command(u8 value);
 
-  bool active() const { return bmisr::ACTIVE(s_.status); }
-  void interrupt() { bmisr::INTERRUPT.set(s_.status, 1); }
-  // Ends the transfer with the error bit: an address that is no RAM [PIIX 3.5]. No interrupt.
-  void bus_error() { bmisr::ERROR.set(s_.status, 1), bmisr::ACTIVE.set(s_.status, 0); }
+  bool active() const { return bmista::ACTIVE(s_.status); }
+  void interrupt() { bmista::INTERRUPT.set(s_.status, 1); }
+  // Ends the transfer with the error bit: an address that is no RAM [PIIX BMISTA]. No interrupt.
+  void bus_error() { bmista::ERROR.set(s_.status, 1), bmista::ACTIVE.set(s_.status, 0); }
   // Clears active when the last byte of the last region is used up.
   void retire() {
-    if (s_.bytes == 0 && s_.last) bmisr::ACTIVE.set(s_.status, 0);
+    if (s_.bytes == 0 && s_.last) bmista::ACTIVE.set(s_.status, 0);
   }
 
   // Takes whole sectors from the table, at most `limit` bytes. Nothing is taken when the next 64 regions together hold

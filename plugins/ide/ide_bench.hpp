@@ -103,9 +103,9 @@ class Ide : public Bench {
 
   // Bus master.
   u8 bmicom() { return u8(in(4, 8 * channel_ + bm::COMMAND, 1)); }
-  u8 bmisr() { return u8(in(4, 8 * channel_ + bm::STATUS, 1)); }
+  u8 bmista() { return u8(in(4, 8 * channel_ + bm::STATUS, 1)); }
   void set_bmicom(u8 value) { out(4, 8 * channel_ + bm::COMMAND, 1, value); }
-  void set_bmisr(u8 value) { out(4, 8 * channel_ + bm::STATUS, 1, value); }
+  void set_bmista(u8 value) { out(4, 8 * channel_ + bm::STATUS, 1, value); }
   struct Region {
     u32 address, bytes;
   };

@@ -127,6 +127,16 @@ TEST(IdeInterrupt, IsHeldBackByNienAndByDeselection) {
   EXPECT_FALSE(b.intrq());
 }
 
+TEST(IdeInterrupt, OnlyTheStatusRegisterAcknowledges) {
+  Ide b;
+  b.command(cmd::RECALIBRATE);
+  for (u32 reg = ERROR_FEATURES; reg <= DEVICE; ++reg) b.get(reg);
+  b.alternate(), b.word();
+  EXPECT_TRUE(b.intrq());
+  b.status();
+  EXPECT_FALSE(b.intrq());
+}
+
 TEST(IdeInterrupt, ACommandClearsTheOneBefore) {
   Ide b;
   b.command(cmd::RECALIBRATE);

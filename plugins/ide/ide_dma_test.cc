@@ -20,13 +20,13 @@ void start_write(Ide& b, u64 lba, u32 sectors) {
 }
 // Whatever happened: after a reset the device works.
 void expect_alive(Ide& b) {
-  b.set_bmicom(0), b.set_bmisr(0x06);
+  b.set_bmicom(0), b.set_bmista(0x06);
   b.control(0x0c), b.control(0x08);
   b.command28(cmd::READ_SECTORS, 3, 1);
   b.complete_all();
   EXPECT_EQ(b.status(), st::TRANSFER);
   EXPECT_EQ(b.data(SECTOR), b.on_disk(3, 1));
-  b.set_bmisr(0x06);
+  b.set_bmista(0x06);
 }
 
 // The dialogue of Linux 6.1 with ata_piix, access for access.
@@ -40,50 +40,50 @@ TEST(IdeDma, LinuxReadsEightSectors) {
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_EQ(b.bmicom(), 0x08);
   b.set_bmicom(0x09);
-  EXPECT_EQ(b.bmisr(), ACTIVE);
+  EXPECT_EQ(b.bmista(), ACTIVE);
   b.complete();
   EXPECT_TRUE(b.irq("irq14"));
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.bmicom(), 0x09);
   b.set_bmicom(0x08);
   EXPECT_EQ(b.alternate(), st::READY);
   EXPECT_EQ(b.alternate(), st::READY);
   EXPECT_EQ(b.status(), st::READY);
   EXPECT_FALSE(b.irq("irq14"));
-  b.set_bmisr(INTERRUPT);
-  EXPECT_EQ(b.bmisr(), 0);
+  b.set_bmista(INTERRUPT);
+  EXPECT_EQ(b.bmista(), 0);
   EXPECT_EQ(b.memory(MEMORY, 8 * SECTOR), b.on_disk(0, 8));
 }
 
-// [ATA 7.14.6.1]: while a DMA command transfers, BSY, DRQ or both are set. Here DRQ while the device waits for the bus
+// [ATA 7.15, BSY]: while a DMA command transfers, BSY, DRQ or both are set. Here DRQ while the device waits for the bus
 // master, BSY while the medium works.
 TEST(IdeDma, StatusSaysWhoIsWaitedFor) {
   Ide b;
   b.table({{MEMORY, SECTOR}});
   b.command28(cmd::READ_DMA, 0, 1);
   EXPECT_EQ(b.alternate(), st::TRANSFER);
-  EXPECT_EQ(b.bmisr(), 0);
+  EXPECT_EQ(b.bmista(), 0);
   EXPECT_EQ(b.host.pending.size(), 0u);
   b.set_bmicom(TO_MEMORY | START);
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(b.alternate(), st::WORKING);
-    EXPECT_EQ(b.bmisr(), ACTIVE);
+    EXPECT_EQ(b.bmista(), ACTIVE);
   }
   EXPECT_FALSE(b.intrq());
   b.complete();
   EXPECT_EQ(b.alternate(), st::READY);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
 }
 
 TEST(IdeDma, TheBusMasterMayStartBeforeTheCommand) {
   Ide b;
   b.table({{MEMORY, 2 * SECTOR}});
   b.set_bmicom(TO_MEMORY | START);
-  EXPECT_EQ(b.bmisr(), ACTIVE);
+  EXPECT_EQ(b.bmista(), ACTIVE);
   b.command28(cmd::READ_DMA, 9, 2);
   EXPECT_EQ(b.alternate(), st::WORKING);
   b.complete();
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, 2 * SECTOR), b.on_disk(9, 2));
 }
 
@@ -99,7 +99,7 @@ TEST(IdeDma, WritesFromManyRegions) {
   EXPECT_EQ(b.host.pending[0].op, VDEV_BLOCK_WRITE);
   b.complete();
   EXPECT_EQ(b.status(), st::READY);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.on_disk(60, 8), data);
 }
 
@@ -124,7 +124,7 @@ TEST(IdeDma, ByteCount0Is64KiB) {
   ASSERT_EQ(b.host.pending.size(), 1u);
   EXPECT_EQ(b.host.pending[0].segments.size(), 1u) << "regions that touch are one segment";
   b.complete();
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, 256 * SECTOR), b.on_disk(100, 256));
 }
 
@@ -140,7 +140,7 @@ TEST(IdeDma, LongCommandsAreRequestsInSequence) {
   EXPECT_EQ(b.host.pending.at(0).segments.size(), 64u);
   EXPECT_EQ(b.host.pending.at(0).bytes, 64u * 4096);
   EXPECT_EQ(b.complete_all(), 8u);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   for (u32 i = 0; i < 512; ++i) {
     ASSERT_EQ(b.memory(regions[i].address, 0x1000), b.on_disk(1000 + 8 * i, 8)) << i;
   }
@@ -156,7 +156,7 @@ TEST(IdeDma, SectorsMayStraddleRegionsAndRequests) {
   start_read(b, 0, 0);
   EXPECT_EQ(b.host.pending.at(0).bytes % SECTOR, 0u);
   EXPECT_EQ(b.complete_all(), 2u);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   const auto want = b.on_disk(0, 256);
   std::vector<u8> got;
   for (const auto& r : regions) {
@@ -173,29 +173,29 @@ TEST(IdeDma, RegionsOfTwoBytesWorkBothWays) {
   b.table(regions);
   start_read(b, 40, 2);
   EXPECT_EQ(b.complete_all(), 2u);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   const auto want = b.on_disk(40, 2);
   for (u32 i = 0; i < 512; ++i) ASSERT_EQ(b.memory(MEMORY + i * 4, 2), std::vector<u8>(&want[2 * i], &want[2 * i] + 2));
 
-  b.set_bmicom(0), b.set_bmisr(0x06), b.status();
+  b.set_bmicom(0), b.set_bmista(0x06), b.status();
   start_write(b, 80, 2);
   EXPECT_EQ(b.complete_all(), 2u);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.on_disk(80, 2), want);
 }
 
-// [PIIX 2.7.2]: interrupt and active both set: the table had more room than the command.
+// [PIIX BMISTA]: interrupt and active both set: the table had more room than the command.
 TEST(IdeDma, ALongTableStaysActive) {
   Ide b;
   b.table({{MEMORY, 4 * SECTOR}});
   start_read(b, 1, 2);
   b.complete();
-  EXPECT_EQ(b.bmisr(), ACTIVE | INTERRUPT);
+  EXPECT_EQ(b.bmista(), ACTIVE | INTERRUPT);
   EXPECT_EQ(b.status(), st::READY);
   EXPECT_EQ(b.memory(MEMORY, 2 * SECTOR), b.on_disk(1, 2));
   EXPECT_EQ(b.memory(MEMORY + 2 * SECTOR, 2), std::vector<u8>(2)) << "and not a byte more";
   b.set_bmicom(0);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
 }
 
 // Neither active, nor interrupt, nor error: the table was too short. What it had room for was moved.
@@ -205,7 +205,7 @@ TEST(IdeDma, AShortTableEndsWithNeitherInterruptNorActive) {
     b.table({{MEMORY, bytes}});
     start_read(b, 30, 4);
     b.complete_all();
-    EXPECT_EQ(b.bmisr(), 0) << bytes;
+    EXPECT_EQ(b.bmista(), 0) << bytes;
     EXPECT_FALSE(b.intrq());
     EXPECT_EQ(b.alternate(), st::TRANSFER) << "the device still wants to send";
     const auto want = b.on_disk(30, 4);
@@ -222,7 +222,7 @@ TEST(IdeDma, AShortTableWritesWholeSectorsOnly) {
   b.table({{MEMORY, 1500}});
   start_write(b, 30, 4);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), 0);
+  EXPECT_EQ(b.bmista(), 0);
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_EQ(b.on_disk(30, 2), std::vector<u8>(data.begin(), data.begin() + 1024));
   EXPECT_EQ(b.on_disk(32, 2), pattern(32, 2));
@@ -238,7 +238,7 @@ TEST(IdeDma, AShortTransferGoesOnWithTheNextTable) {
   b.table({{MEMORY + 2 * SECTOR, 2 * SECTOR}});
   b.set_bmicom(TO_MEMORY | START);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, 4 * SECTOR), b.on_disk(30, 4));
 }
 
@@ -247,7 +247,7 @@ TEST(IdeDma, Bit0OfAddressAndCountDoesNotExist) {
   b.table({{MEMORY + 1, SECTOR + 1}});
   start_read(b, 2, 1);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, SECTOR), b.on_disk(2, 1));
   b.set_bmicom(0), b.status();
   b.table({{MEMORY, 1}}); // bit 0 aside this is 0: 64 KiB
@@ -263,11 +263,11 @@ TEST(IdeDma, ATableOutsideRamIsABusError) {
     EXPECT_EQ(b.in(4, bm::TABLE, 4), at);
     start_read(b, 0, 1);
     b.complete_all();
-    EXPECT_EQ(b.bmisr(), ERROR) << std::hex << at;
+    EXPECT_EQ(b.bmista(), ERROR) << std::hex << at;
     EXPECT_FALSE(b.intrq()) << "the controller makes no interrupt of it";
     EXPECT_EQ(b.alternate(), st::TRANSFER);
-    b.set_bmisr(ERROR);
-    EXPECT_EQ(b.bmisr(), 0);
+    b.set_bmista(ERROR);
+    EXPECT_EQ(b.bmista(), 0);
     expect_alive(b);
   }
 }
@@ -279,7 +279,7 @@ TEST(IdeDma, ARegionOutsideRamIsABusError) {
       b.table({{MEMORY, SECTOR}, {at, SECTOR}});
       write ? start_write(b, 12, 2) : start_read(b, 12, 2);
       b.complete_all();
-      EXPECT_EQ(b.bmisr(), ERROR) << std::hex << at;
+      EXPECT_EQ(b.bmista(), ERROR) << std::hex << at;
       EXPECT_FALSE(b.intrq());
       expect_alive(b);
     }
@@ -293,12 +293,12 @@ TEST(IdeDma, SmallRegionsOutsideRamAreABusErrorToo) {
   b.table(regions);
   start_read(b, 0, 1);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), ERROR);
+  EXPECT_EQ(b.bmista(), ERROR);
   expect_alive(b);
   b.table(regions);
   start_write(b, 5, 1);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), ERROR);
+  EXPECT_EQ(b.bmista(), ERROR);
   EXPECT_EQ(b.on_disk(5, 1), pattern(5, 1));
   expect_alive(b);
 }
@@ -309,7 +309,7 @@ TEST(IdeDma, WithoutBusMasteringNothingIsReadOrWritten) {
   b.cfg_write(0, 0x04, 2, 0x0103);
   start_read(b, 0, 1);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), ERROR);
+  EXPECT_EQ(b.bmista(), ERROR);
   EXPECT_EQ(b.memory(MEMORY, 2), std::vector<u8>(2));
 }
 
@@ -322,7 +322,7 @@ TEST(IdeDma, AnEndlessTableIsWalkedNoFurtherThan8192Entries) {
   b.table(regions, false, 0x100000);
   start_read(b, 0, 0);
   const u32 requests = b.complete_all();
-  EXPECT_EQ(b.bmisr(), ERROR);
+  EXPECT_EQ(b.bmista(), ERROR);
   EXPECT_LE(requests, 33u);
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   expect_alive(b);
@@ -333,7 +333,7 @@ TEST(IdeDma, ATableWithoutEndIsEnoughWhenTheCommandEndsFirst) {
   b.table({{MEMORY, 0}, {MEMORY, 0}}, false);
   start_read(b, 0, 128);
   b.complete_all();
-  EXPECT_EQ(b.bmisr(), ACTIVE | INTERRUPT);
+  EXPECT_EQ(b.bmista(), ACTIVE | INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, 128 * SECTOR), b.on_disk(0, 128));
 }
 
@@ -343,25 +343,26 @@ TEST(IdeDma, StoppingInMidTransferCancels) {
   start_read(b, 8, 1);
   const u64 tag = b.host.pending.at(0).tag;
   b.set_bmicom(TO_MEMORY);
-  EXPECT_EQ(b.bmisr(), 0);
+  EXPECT_EQ(b.bmista(), 0);
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_EQ(b.host.pending.size(), 0u);
   b.deliver(0, tag, VDEV_OK, SECTOR); // a host that forgot
+  b.migrate();
   EXPECT_EQ(b.alternate(), st::TRANSFER);
   EXPECT_FALSE(b.intrq());
   b.set_bmicom(TO_MEMORY | START);
   EXPECT_EQ(b.complete_all(), 1u);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.memory(MEMORY, SECTOR), b.on_disk(8, 1));
 }
 
 TEST(IdeDma, StatusBitsAreReadWriteOrWriteOneToClear) {
   Ide b;
-  b.set_bmisr(0xff);
-  EXPECT_EQ(b.bmisr(), 0x60);
-  b.set_bmisr(0x20);
-  EXPECT_EQ(b.bmisr(), 0x20);
-  b.set_bmisr(0x00);
+  b.set_bmista(0xff);
+  EXPECT_EQ(b.bmista(), 0x60);
+  b.set_bmista(0x20);
+  EXPECT_EQ(b.bmista(), 0x20);
+  b.set_bmista(0x00);
   b.set_bmicom(0xfe);
   EXPECT_EQ(b.bmicom(), 0x08);
   b.out(4, bm::TABLE, 4, 0xffffffff);
@@ -372,23 +373,24 @@ TEST(IdeDma, StatusBitsAreReadWriteOrWriteOneToClear) {
   EXPECT_EQ(b.in(4, 3, 1), 0u);
 }
 
-// [PIIX 2.7.2]: cleared while INTRQ is still high, the bit waits for the next rising edge.
+// [PIIX BMISTA]: cleared while INTRQ is still high, the bit waits for the next rising edge.
 TEST(IdeDma, InterruptStatusFollowsTheRisingEdgeOfAnyInterrupt) {
   Ide b;
   b.command(cmd::RECALIBRATE);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
-  b.set_bmisr(INTERRUPT);
-  EXPECT_EQ(b.bmisr(), 0);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
+  b.set_bmista(INTERRUPT);
+  EXPECT_EQ(b.bmista(), 0);
   EXPECT_TRUE(b.intrq());
   b.command(cmd::RECALIBRATE);
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_EQ(b.rising_edges("irq14"), 2u) << "the edge between two commands is seen by the interrupt controller";
-  b.status(), b.set_bmisr(INTERRUPT);
+  b.set_bmista(INTERRUPT), b.status();
+  EXPECT_EQ(b.bmista(), 0) << "and not the falling one";
   b.control(0x0a);
   b.command(cmd::RECALIBRATE);
-  EXPECT_EQ(b.bmisr(), 0) << "nIEN: the wire does not move";
+  EXPECT_EQ(b.bmista(), 0) << "nIEN: the wire does not move";
   b.control(0x08);
-  EXPECT_EQ(b.bmisr(), INTERRUPT) << "it was pending";
+  EXPECT_EQ(b.bmista(), INTERRUPT) << "it was pending";
 }
 
 TEST(IdeDma, TheSecondChannelHasItsOwnRegisters) {
@@ -399,7 +401,7 @@ TEST(IdeDma, TheSecondChannelHasItsOwnRegisters) {
   EXPECT_EQ(b.in(4, 8, 1), 0x09u);
   EXPECT_EQ(b.in(4, 0, 1), 0u);
   b.complete();
-  EXPECT_EQ(b.bmisr(), INTERRUPT);
+  EXPECT_EQ(b.bmista(), INTERRUPT);
   EXPECT_TRUE(b.irq("irq15"));
   EXPECT_EQ(b.memory(MEMORY, SECTOR), b.on_disk(299, 1, 2));
 }

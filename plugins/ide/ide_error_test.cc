@@ -56,7 +56,7 @@ TEST(IdeError, DmaReportsTheBadSectorWithInterrupt) {
     b.command28(write ? cmd::WRITE_DMA : cmd::READ_DMA, 0x0123, 8);
     b.set_bmicom(write ? 1 : 9);
     b.fail_after(5 * SECTOR);
-    EXPECT_EQ(b.bmisr(), ACTIVE | INTERRUPT) << "the table was not used up";
+    EXPECT_EQ(b.bmista(), ACTIVE | INTERRUPT) << "the table was not used up";
     EXPECT_EQ(b.status(), st::FAILED);
     EXPECT_EQ(b.get(ERROR_FEATURES), write ? er::ABRT : er::UNC);
     EXPECT_EQ(b.lba28(), 0x0128u);
@@ -207,6 +207,20 @@ TEST(IdeReset, SrstInFlightCancelsAndNothingIsWritten) {
     b.complete_all();
     EXPECT_EQ(b.data(SECTOR), pattern(0, 1));
   }
+}
+
+TEST(IdeReset, ALateCompletionIsNotTakenForTheNextCommands) {
+  Ide b;
+  b.command28(cmd::READ_SECTORS, 9, 1);
+  const u64 old = b.host.pending.at(0).tag;
+  b.control(0x0c), b.control(0x08);
+  b.command28(cmd::READ_SECTORS, 10, 1);
+  b.deliver(0, old, VDEV_OK, SECTOR);
+  EXPECT_EQ(b.status(), st::WORKING);
+  b.deliver(1, b.host.pending.at(0).tag, VDEV_OK, SECTOR); // another drive's
+  EXPECT_EQ(b.status(), st::WORKING);
+  b.complete();
+  EXPECT_EQ(b.data(SECTOR), b.on_disk(10, 1));
 }
 
 TEST(IdeReset, DeviceResetAndOtherCommandsAreNotHeardMeanwhile) {

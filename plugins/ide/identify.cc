@@ -13,7 +13,7 @@ class Words {
     bytes_[2 * word + 1] = u8(value >> 8);
   }
   void set32(u32 word, u64 value) { set(word, value), set(word + 1, value >> 16); }
-  // ASCII, two characters a word, the first in the high byte, padded with blanks [ATA 3.2.9].
+  // ASCII, two characters a word, the first in the high byte, padded with blanks.
   void text(u32 first, u32 words, const char* text, std::size_t length) {
     for (u32 i = 0; i < 2 * words; ++i) {
       const char c = i < length ? text[i] : ' ';
@@ -87,7 +87,7 @@ std::array<u8, SECTOR> identify(const Drive& drive, u32 drive_index) {
   for (u32 word = 65; word <= 68; ++word) id.set(word, 120);         // cycle times in ns: MWDMA 2 and PIO 4
   id.set(80, 0x00f0);                                                // ATA/ATAPI-4 to -7
   features(id, drive);
-  // Hardware reset result: this device found by jumper, and passed [ATA 8.15.48].
+  // Hardware reset result: this device found by jumper, and passed [ATA 8.15].
   id.set(93, drive_index % 2 == 0 ? 0x400b : 0x4b00);
   return id.finish();
 }

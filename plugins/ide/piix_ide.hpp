@@ -43,6 +43,10 @@ class PiixIde {
                                                          .irq = 0,
                                                          .bars = bars,
                                                          .bar_count = 1}};
+  // The task file without its device register, which selects whose INTRQ is on the wire.
+  static constexpr vdev_posted_range posted[] = {
+      {sizeof(vdev_posted_range), COMMAND0, ERROR_FEATURES, LBA_HIGH - ERROR_FEATURES + 1, 0, 0},
+      {sizeof(vdev_posted_range), COMMAND1, ERROR_FEATURES, LBA_HIGH - ERROR_FEATURES + 1, 0, 0}};
   static constexpr u32 drive_count = 4; // channel * 2 + unit
   static constexpr u64 bulk[] = {BUFFER_BYTES, BUFFER_BYTES};
 

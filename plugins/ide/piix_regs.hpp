@@ -1,5 +1,6 @@
 // PIIX3 IDE function: configuration space from 40h, and the bus master's I/O registers. Source: Intel 290550-002,
-// 82371FB (PIIX) and 82371SB (PIIX3) PCI ISA IDE Xcelerator, "[PIIX n.n]" = its section; SFF-8038i rev. 1.0.
+// 82371FB (PIIX) and 82371SB (PIIX3) PCI ISA IDE Xcelerator, "[PIIX x]" = what it says of register or topic x;
+// SFF-8038i rev. 1.0.
 #pragma once
 
 #include "vdev/cpp.hpp"
@@ -7,7 +8,7 @@
 namespace ide {
 using namespace vdev;
 
-// Configuration space [PIIX 2.3].
+// Configuration space [PIIX IDE configuration].
 namespace config {
 enum : u8 { IDETIM = 0x40 /* word, one a channel */, SIDETIM = 0x44 /* byte */, IOCFG = 0x54 /* PIIX4 and later */ };
 }
@@ -16,7 +17,7 @@ constexpr Field<15> DECODE; // IDE decode enable: the channel answers at its leg
 constexpr Field<14> SITRE;  // slave timing from SIDETIM
 } // namespace idetim
 
-// Bus master registers of one channel, at 0 or 8 of the BAR [PIIX 2.7].
+// Bus master registers of one channel, at 0 or 8 of the BAR [PIIX bus master registers].
 namespace bm {
 enum : u8 { COMMAND = 0, STATUS = 2, TABLE = 4 /* dword */ };
 }
@@ -25,16 +26,16 @@ constexpr Field<0> START;
 constexpr Field<3> TO_MEMORY; // read/write control; the drive's command decides the direction, as both must agree
 constexpr u8 WRITABLE = START.MASK | TO_MEMORY.MASK;
 } // namespace bmicom
-namespace bmisr {
+namespace bmista {
 constexpr Field<0> ACTIVE;
 constexpr Field<1> ERROR;     // write 1 to clear
 constexpr Field<2> INTERRUPT; // write 1 to clear; set by the rising edge of INTRQ only
 constexpr u8 WRITE_CLEAR = ERROR.MASK | INTERRUPT.MASK;
 constexpr u8 WRITABLE = 0x60; // drive 0/1 DMA capable: notes of the software to itself
-} // namespace bmisr
+} // namespace bmista
 
-// Physical region descriptor [PIIX 3.4]: {u32 address, u16 bytes (0 = 64 KiB), u16 flags}. Bit 0 of address and count
-// is hardwired to 0.
+// Physical region descriptor [PIIX bus master operation]: {u32 address, u16 bytes (0 = 64 KiB), u16 flags}. Bit 0 of
+// address and count is hardwired to 0.
 struct Prd {
   u32 address;
   u16 bytes;

@@ -7,8 +7,9 @@
 
 namespace ide {
 
-// A device's own registers and settings. The four address registers and features are two deep [ATA 6.15]: the high byte
-// is the previous content, which the EXT commands use. The reset values are the signature of a disk [ATA 9.12].
+// A device's own registers and settings. The four address registers and features are two deep [ATA, 48-bit Address
+// feature set]: the high byte is the previous content, which the EXT commands use. The reset values are the signature
+// of a disk [ATA 9.12].
 struct DriveState {
   u8 status = status::READY, error = error::PASSED;
   u16 features = 0, sector_count = 1, lba_low = 1, lba_mid = 0, lba_high = 0;
