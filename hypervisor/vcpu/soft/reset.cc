@@ -36,7 +36,7 @@ void reset_state(Cpu& cpu) {
   cpu.cpl = 0;
   cpu.interrupt_shadow = cpu.nmi_blocked = cpu.halted = cpu.shutdown = false;
   for (Segment& s : cpu.segment) s = reset_segment(0, 0, 0x93);
-  cpu.segment[CS] = reset_segment(0xf000, 0xffff'0000, 0x9b);
+  cpu.segment[CS] = reset_segment(0xf000, 0xffff'0000, 0x93);
   cpu.ldtr = reset_segment(0, 0, 0x82);
   cpu.tr = reset_segment(0, 0, 0x8b);
   cpu.gdtr = cpu.idtr = {0, 0xffff};
