@@ -114,6 +114,7 @@ Selection select_one(Decoded& d) {
     case 0xb8 >> 3: d.rm = static_cast<u8>((op & 7) | (d.rex & 1) << 3); return select_mov_imm_reg(d, d.osz);
     case 0xd8 >> 3: {
       if (d.lock) return {};
+      d.imm = d.modrm; // for FOP
       const Choice c = x87_handler(op, d.modrm);
       Selection s;
       s.handler = c.handler;

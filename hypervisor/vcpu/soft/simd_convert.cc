@@ -88,8 +88,8 @@ __m128i from_mmx(__m128i a, u64 b, u32& csr) {
 template <Op O>
 void mmx_to_float(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  // From memory, CVTPI2PD leaves the x87 state alone (SDM 2A, CVTPI2PD).
-  const bool uses_mmx = i.form == Form::reg || O.prefix == 0;
+  // From memory, the x87 state is left alone (SDM 2A, CVTPI2PD; AMD does so for CVTPI2PS as well).
+  const bool uses_mmx = i.form == Form::reg;
   if (uses_mmx) check_pending_x87(cpu);
   const u64 b = i.form == Form::reg ? mm(cpu.fx, i.rm) : load<u64>(cpu, i);
   const __m128i a = xmm(cpu, i.reg);

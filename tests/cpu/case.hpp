@@ -1,0 +1,59 @@
+// One differential test: instructions, the state they start from, and what came of them.
+#pragma once
+
+#include <array>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "hypervisor/vcpu/soft/cpu.hpp"
+
+namespace transom::cpu_test {
+
+// The same linear addresses natively and in the guest. All of it lies below 1 GiB + 4 KiB, where nothing else of a
+// position-independent test program is.
+inline constexpr u64 DATA = 0x2000'0000;      // two pages read/write, one read-only, nothing around them
+inline constexpr u64 DATA_WRITABLE = 0x2000, DATA_SIZE = 0x3000;
+inline constexpr u64 CODE = 0x4000'0000;      // one page, filled with INT3 around the instructions
+inline constexpr u64 CODE_START = CODE + 0x400;
+inline constexpr unsigned MAX_CODE = 320;
+
+enum class Mode : u8 { bits64, bits32 };
+
+struct State {
+  u64 gpr[16] = {};
+  u64 rip = CODE_START;
+  u64 rflags = 0x202;
+  soft::Fx fx;
+};
+
+struct Poke { // eight bytes of the arena that differ from its pattern
+  u64 address, value;
+};
+
+struct Case {
+  Mode mode = Mode::bits64;
+  std::array<u8, MAX_CODE> code{};
+  unsigned code_size = 0;
+  State initial;
+  std::array<Poke, 24> poke{};
+  unsigned pokes = 0;
+};
+
+// vector 3: the end was reached (or another INT3 around the code), with rip at that INT3.
+inline constexpr int HUNG = -1;
+struct Outcome {
+  State state;
+  int vector = HUNG;
+  u32 error = 0;
+  u64 cr2 = 0;
+  std::vector<u8> data; // DATA_WRITABLE bytes
+};
+
+// The arena before the pokes: the same for every case.
+const std::vector<u8>& arena_pattern();
+void fill_arena(const Case& c, u8* data); // the writable part
+
+std::string describe(const Case& c);
+
+} // namespace transom::cpu_test

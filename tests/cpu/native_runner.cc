@@ -1,0 +1,148 @@
+#include "tests/cpu/native_runner.hpp"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace transom::cpu_test {
+
+namespace {
+
+// Selectors of Linux user mode (arch/x86/include/asm/segment.h: __USER_CS, __USER32_CS, __USER_DS).
+constexpr u64 USER_CS = 0x33, USER32_CS = 0x23, USER_DS = 0x2b;
+
+const Case* volatile running = nullptr; // null: the next trap starts a case
+const Case* volatile starting = nullptr;
+Outcome* volatile result = nullptr;
+volatile unsigned ticks = 0; // of the timer, since the case began
+
+gregset_t home;              // where native_run() goes on
+alignas(16) u8 home_fp[512];
+
+// The order of Intel's encoding in the order of the signal frame.
+constexpr int GREG[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                          REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+u8* fp_image(ucontext_t* context) { return reinterpret_cast<u8*>(context->uc_mcontext.fpregs); }
+
+void put_fp(ucontext_t* context, const void* image) {
+  u8* const frame = fp_image(context);
+  // Bytes 464 and up belong to the kernel (magic of the extended area); behind the legacy area comes XSTATE_BV.
+  std::memcpy(frame, image, 416);
+  u64 bits;
+  std::memcpy(&bits, frame + 512, 8);
+  bits |= 3;
+  std::memcpy(frame + 512, &bits, 8);
+}
+
+void start(ucontext_t* context) {
+  const Case& c = *starting;
+  std::memcpy(home, context->uc_mcontext.gregs, sizeof home);
+  std::memcpy(home_fp, fp_image(context), 512);
+  greg_t* const g = context->uc_mcontext.gregs;
+  for (unsigned n = 0; n < 16; ++n) g[GREG[n]] = static_cast<greg_t>(c.initial.gpr[n]);
+  g[REG_RIP] = static_cast<greg_t>(c.initial.rip);
+  g[REG_EFL] = static_cast<greg_t>(c.initial.rflags);
+  const u64 cs = c.mode == Mode::bits64 ? USER_CS : USER32_CS;
+  g[REG_CSGSFS] = static_cast<greg_t>(cs | USER_DS << 48);
+  put_fp(context, &c.initial.fx);
+  running = &c;
+}
+
+void finish(ucontext_t* context) {
+  Outcome& o = *result;
+  const greg_t* const g = context->uc_mcontext.gregs;
+  for (unsigned n = 0; n < 16; ++n) o.state.gpr[n] = static_cast<u64>(g[GREG[n]]);
+  o.state.rip = static_cast<u64>(g[REG_RIP]);
+  o.state.rflags = static_cast<u64>(g[REG_EFL]);
+  std::memcpy(static_cast<void*>(&o.state.fx), fp_image(context), 512);
+  o.vector = static_cast<int>(g[REG_TRAPNO]);
+  o.error = static_cast<u32>(g[REG_ERR]);
+  o.cr2 = static_cast<u64>(g[REG_CR2]);
+  if (o.vector == 3) --o.state.rip; // to the INT3
+  std::memcpy(context->uc_mcontext.gregs, home, sizeof home);
+  put_fp(context, home_fp);
+  running = nullptr;
+}
+
+void on_signal(int number, siginfo_t*, void* raw) {
+  asm volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc"); // the case may have set AC
+  ucontext_t* const context = static_cast<ucontext_t*>(raw);
+  if (number == SIGVTALRM) {
+    ticks = ticks + 1;
+    if (running == nullptr || ticks < 3) return;
+    finish(context);
+    result->vector = HUNG;
+    return;
+  }
+  if (running != nullptr) return finish(context);
+  if (number == SIGTRAP && starting != nullptr) return start(context);
+  signal(number, SIG_DFL); // a fault of our own
+}
+
+bool map_at(u64 address, u64 size, int protection, std::string& reason) {
+  void* const wanted = reinterpret_cast<void*>(address);
+  void* const got = mmap(wanted, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+  if (got == wanted) return true;
+  reason = "cannot map the test area at its fixed address: " + std::string(std::strerror(errno));
+  return false;
+}
+
+void load_data_segments() { // 64-bit code does not care; compatibility mode needs usable ones
+  asm volatile("movl %0, %%ds\n\tmovl %0, %%es" ::"r"(static_cast<u32>(USER_DS)));
+}
+
+} // namespace
+
+bool native_setup(std::string& reason) {
+  if (!map_at(CODE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, reason)) return false;
+  if (!map_at(DATA, DATA_SIZE, PROT_READ | PROT_WRITE, reason)) return false;
+  static u8 signal_stack[256 * 1024];
+  stack_t stack{};
+  stack.ss_sp = signal_stack;
+  stack.ss_size = sizeof signal_stack;
+  sigaltstack(&stack, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = on_signal;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  for (int number : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGVTALRM}) sigaction(number, &action, nullptr);
+  // A case that never ends is stopped by the third tick.
+  const itimerval tick{{0, 50'000}, {0, 50'000}};
+  setitimer(ITIMER_VIRTUAL, &tick, nullptr);
+  std::memset(reinterpret_cast<void*>(CODE), 0xcc, PAGE_SIZE);
+  std::memcpy(reinterpret_cast<void*>(DATA), arena_pattern().data(), DATA_SIZE);
+  mprotect(reinterpret_cast<void*>(DATA + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
+  load_data_segments();
+  return true;
+}
+
+void native_run(const Case& c, Outcome& outcome) {
+  u8* const code = reinterpret_cast<u8*>(CODE_START);
+  u8* const data = reinterpret_cast<u8*>(DATA);
+  std::memcpy(code, c.code.data(), c.code_size);
+  fill_arena(c, data);
+  ticks = 0;
+  starting = &c;
+  result = &outcome;
+  asm volatile("int3" ::: "memory");
+  starting = nullptr;
+  std::memset(reinterpret_cast<u8*>(CODE), 0xcc, PAGE_SIZE);
+  outcome.data.assign(data, data + DATA_WRITABLE);
+}
+
+bool native_has_bits32() {
+  Case c;
+  c.mode = Mode::bits32;
+  c.code[0] = 0x40; // INC EAX: a REX prefix in 64-bit mode
+  c.code_size = 1;
+  Outcome o;
+  native_run(c, o);
+  return o.vector == 3 && o.state.gpr[0] == 1;
+}
+
+} // namespace transom::cpu_test

@@ -1,0 +1,16 @@
+// Runs a case on the host CPU: a trap's signal frame is filled with the case's state, and the next trap or fault is
+// the outcome.
+#pragma once
+
+#include "tests/cpu/case.hpp"
+
+namespace transom::cpu_test {
+
+// Maps code and data at their fixed addresses and takes over SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGVTALRM: for
+// a child process that does nothing else. False (with a reason): the host does not let us.
+bool native_setup(std::string& reason);
+bool native_has_bits32(); // the host kernel has a 32-bit code segment
+
+void native_run(const Case& c, Outcome& outcome);
+
+} // namespace transom::cpu_test
