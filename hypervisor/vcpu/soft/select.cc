@@ -32,6 +32,8 @@ Selection select_alu_row(Decoded& d) {
 
 Selection select_group(Decoded& d) {
   const unsigned sub = d.modrm >> 3 & 7, size = d.opcode & 1 ? d.osz : 1;
+  // The only memory that PUSH, POP and CALL with a register touch is the stack.
+  if (d.mod == 3 && (d.opcode == 0x8f || d.opcode == 0xff)) d.segment = SS;
   switch (d.opcode) {
     case 0x80:
     case 0x81:
