@@ -8,7 +8,8 @@ namespace transom::soft {
 namespace {
 
 Selection select_system(const Decoded& d) {
-  if (d.lock) return {};
+  const bool mov_cr = d.map == MAP_0F && (d.opcode == 0x20 || d.opcode == 0x22);
+  if (d.lock && !mov_cr) return {};
   const Choice c = system_handler({d.map, d.opcode, d.modrm, d.osz, d.code64(), d.prefix});
   Selection s;
   s.handler = c.handler;
