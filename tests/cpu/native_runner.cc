@@ -64,7 +64,7 @@ void finish(ucontext_t* context) {
   o.vector = static_cast<int>(g[REG_TRAPNO]);
   o.error = static_cast<u32>(g[REG_ERR]);
   o.cr2 = static_cast<u64>(g[REG_CR2]);
-  if (o.vector == 3) --o.state.rip;
+  if (o.vector == 3) --o.state.rip; // to the INT3
   std::memcpy(context->uc_mcontext.gregs, home, sizeof home);
   put_fp(context, home_fp);
   running = nullptr;
@@ -74,7 +74,8 @@ void on_signal(int number, siginfo_t*, void* raw) {
   asm volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc"); // the case may have set AC
   ucontext_t* const context = static_cast<ucontext_t*>(raw);
   if (number == SIGVTALRM) {
-    if (running == nullptr || (ticks = ticks + 1) < 3) return;
+    ticks = ticks + 1;
+    if (running == nullptr || ticks < 3) return;
     finish(context);
     result->vector = HUNG;
     return;
@@ -126,6 +127,9 @@ void native_run(const Case& c, Outcome& outcome) {
   std::memcpy(code, c.code.data(), c.code_size);
   fill_arena(c, data);
   ticks = 0;
+  // NT and ID are not the signal frame's to change: they stay as the last case left them.
+  asm volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x204000, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
+                   : "memory", "cc");
   starting = &c;
   result = &outcome;
   asm volatile("int3" ::: "memory");

@@ -128,6 +128,12 @@ RunResult SoftVcpu::run() {
   return dispatch_loop();
 }
 
+RunResult SoftVcpu::run_to_exception() {
+  stepping_ = false;
+  stop_at_exceptions_ = true;
+  return dispatch_loop();
+}
+
 RunResult SoftVcpu::run_instructions(u64 count, bool stop_at_exceptions) {
   stepping_ = true;
   stop_at_exceptions_ = stop_at_exceptions;

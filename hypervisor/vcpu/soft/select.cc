@@ -8,7 +8,8 @@ namespace transom::soft {
 namespace {
 
 Selection select_system(const Decoded& d) {
-  if (d.lock) return {};
+  const bool mov_cr = d.map == MAP_0F && (d.opcode == 0x20 || d.opcode == 0x22);
+  if (d.lock && !mov_cr) return {};
   const Choice c = system_handler({d.map, d.opcode, d.modrm, d.osz, d.code64(), d.prefix});
   Selection s;
   s.handler = c.handler;
@@ -32,6 +33,8 @@ Selection select_alu_row(Decoded& d) {
 
 Selection select_group(Decoded& d) {
   const unsigned sub = d.modrm >> 3 & 7, size = d.opcode & 1 ? d.osz : 1;
+  // The only memory that PUSH, POP and CALL with a register touch is the stack.
+  if (d.mod == 3 && (d.opcode == 0x8f || d.opcode == 0xff)) d.segment = SS;
   switch (d.opcode) {
     case 0x80:
     case 0x81:
@@ -114,6 +117,7 @@ Selection select_one(Decoded& d) {
     case 0xb8 >> 3: d.rm = static_cast<u8>((op & 7) | (d.rex & 1) << 3); return select_mov_imm_reg(d, d.osz);
     case 0xd8 >> 3: {
       if (d.lock) return {};
+      d.imm = d.modrm; // for FOP
       const Choice c = x87_handler(op, d.modrm);
       Selection s;
       s.handler = c.handler;
@@ -129,7 +133,7 @@ Selection select_one(Decoded& d) {
     case 0x9d:
     case 0xc8:
     case 0xc9: d.segment = SS; return select_stack_misc(d);
-    case 0x62: return select_system(d);
+    case 0x62: return d.memory() ? select_system(d) : Selection{}; // BOUND; with a register operand EVEX
     case 0x63: return d.code64() ? select_extend(d, 4, true) : select_system(d);
     case 0x68:
     case 0x6a: d.segment = SS; return select_push(d);
@@ -196,9 +200,9 @@ Selection select_one(Decoded& d) {
     case 0xf9:
     case 0xfc:
     case 0xfd: return select_misc(d);
+    case 0xc4: // LES, LDS; with a register operand VEX
+    case 0xc5: return d.memory() ? select_system(d) : Selection{};
     case 0x9a:
-    case 0xc4:
-    case 0xc5:
     case 0xca:
     case 0xcb:
     case 0xcc:
@@ -323,10 +327,10 @@ Selection select_0f(Decoded& d) {
     case 0xa2:
     case 0xa8:
     case 0xa9:
-    case 0xaa:
-    case 0xb2:
+    case 0xaa: return select_system(d);
+    case 0xb2: // LSS LFS LGS
     case 0xb4:
-    case 0xb5: return select_system(d);
+    case 0xb5: return d.memory() ? select_system(d) : Selection{};
     case 0x0d: return no_op(d); // PREFETCH, PREFETCHW
     case 0x18:
     case 0x19:

@@ -88,14 +88,14 @@ __m128i from_mmx(__m128i a, u64 b, u32& csr) {
 template <Op O>
 void mmx_to_float(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  // From memory, CVTPI2PD leaves the x87 state alone (SDM 2A, CVTPI2PD).
-  const bool uses_mmx = i.form == Form::reg || O.prefix == 0;
+  // From memory, the x87 state is left alone (SDM 2A, CVTPI2PD; AMD does so for CVTPI2PS as well).
+  const bool uses_mmx = i.form == Form::reg;
   if (uses_mmx) check_pending_x87(cpu);
   const u64 b = i.form == Form::reg ? mm(cpu.fx, i.rm) : load<u64>(cpu, i);
+  if (uses_mmx) enter_mmx(cpu.fx); // also if the conversion raises #XM
   const __m128i a = xmm(cpu, i.reg);
   __m128i result;
   arithmetic(cpu, [&](u32& csr) { result = from_mmx<O>(a, b, csr); });
-  if (uses_mmx) enter_mmx(cpu.fx);
   set_xmm(cpu, i.reg, result);
 }
 
@@ -115,9 +115,9 @@ void float_to_mmx(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   check_pending_x87(cpu);
   const __m128i b = xmm_operand<Width>(cpu, i);
+  enter_mmx(cpu.fx);
   u64 result = 0;
   arithmetic(cpu, [&](u32& csr) { result = to_mmx<O>(b, csr); });
-  enter_mmx(cpu.fx);
   set_mm(cpu.fx, i.reg & 7, result);
 }
 

@@ -33,6 +33,8 @@ class SoftVcpu final : public Vcpu {
   // delivering exceptions but looking at no interrupts. Stops early on halt, shutdown or, when `stop_at_exceptions`,
   // before an exception is delivered; then last_event() tells which.
   RunResult run_instructions(u64 count, bool stop_at_exceptions = false);
+  // As run(), but stops before an exception is delivered.
+  RunResult run_to_exception();
   struct LastEvent {
     bool raised = false;
     u8 vector = 0;

@@ -133,8 +133,11 @@ struct TestMachine {
   void put(u64 gpa, T v) {
     std::memcpy(at(gpa), &v, sizeof v);
   }
+  // As another process would: the CPU hears of it.
   void code(std::initializer_list<int> bytes, u64 gpa = CODE) {
+    const u64 first = gpa;
     for (const int b : bytes) platform.ram[gpa++] = static_cast<u8>(b);
+    code_pages.wrote(first, bytes.size());
   }
 
   static SegmentRegister flat(u16 selector, u16 attr) { return {selector, attr, 0xffff'ffff, 0}; }

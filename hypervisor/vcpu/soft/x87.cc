@@ -114,7 +114,10 @@ void store_form(Cpu& cpu, const Insn& i) {
   T operand{};
   Scratch scratch(cpu);
   scratch.run(MEMORY_FORMS[(i.opcode & 7u) * 8 + (i.reg & 7u)], &operand);
-  if (!scratch.store_suppressed()) store<T>(cpu, i, operand);
+  if (scratch.store_suppressed())
+    probe(cpu, operand_address(cpu, i, WIDTH<T>, true), WIDTH<T>, Access::write, user_mode(cpu));
+  else
+    store<T>(cpu, i, operand);
   scratch.commit(cpu, i, pointer, true);
 }
 

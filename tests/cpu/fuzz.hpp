@@ -1,0 +1,31 @@
+// A fuzzing campaign: forked shards, each with its own seed, and what they found.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/cpu/slots.hpp"
+
+namespace transom::cpu_test {
+
+enum class Kind : u8 { slots, bytes, blocks };
+
+struct Campaign {
+  Mode mode = Mode::bits64;
+  Kind kind = Kind::slots;
+  u64 seed = 1;
+  u64 cases = 100'000;
+};
+
+struct Findings {
+  std::string unavailable; // why the host cannot run it; empty if it can
+  u64 compared = 0, completed = 0;
+  u64 failures = 0;
+  std::string report;                // the first failures, with reproducers
+  std::vector<u32> slot_compared;    // by slots(mode)
+  std::vector<u32> slot_completed;
+};
+
+Findings run_campaign(const Campaign& campaign);
+
+} // namespace transom::cpu_test

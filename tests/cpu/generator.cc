@@ -1,0 +1,248 @@
+#include "tests/cpu/generator.hpp"
+
+#include <cstring>
+
+namespace transom::cpu_test {
+
+using soft::FLAG_AC;
+
+namespace {
+
+constexpr u64 SETTABLE_FLAGS = 0xcd5; // CF PF AF ZF SF DF OF
+
+int gpr_number(ZydisRegister r) {
+  const ZyanI8 id = ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+  switch (ZydisRegisterGetClass(r)) {
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64: return id;
+    default: return -1;
+  }
+}
+
+bool string_instruction(const ZydisDecodedInstruction& insn) {
+  return insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
+}
+
+void put_bytes(Case& c, unsigned at, u64 value, unsigned bytes) { std::memcpy(&c.code[at], &value, bytes); }
+
+} // namespace
+
+// --- bytes of one instruction
+
+unsigned Generator::encode(const Slot& slot, u8* at) {
+  Random& r = random_;
+  u8 prefix[6];
+  unsigned prefixes = 0;
+  // FS and GS bases are the host's; without an override they do not matter.
+  static constexpr u8 SEGMENTS[4] = {0x26, 0x2e, 0x36, 0x3e};
+  if (r.percent(8)) prefix[prefixes++] = SEGMENTS[r.below(4)];
+  if (r.percent(mode_ == Mode::bits64 ? 8 : 2)) prefix[prefixes++] = 0x67;
+  if (slot.prefix == 0x66 || (slot.prefix != 0 && r.percent(8))) prefix[prefixes++] = 0x66;
+  if (slot.prefix == 0xf2 || slot.prefix == 0xf3) prefix[prefixes++] = slot.prefix;
+  if (slot.memory && r.percent(slot.map < 2 ? 20 : 2)) prefix[prefixes++] = 0xf0;
+  for (unsigned n = prefixes; n > 1; --n) std::swap(prefix[n - 1], prefix[r.below(n)]);
+
+  unsigned n = 0;
+  for (; n < prefixes; ++n) at[n] = prefix[n];
+  if (mode_ == Mode::bits64 && r.percent(60)) at[n++] = static_cast<u8>(0x40 | r.below(8) | (r.percent(40) ? 8 : 0));
+  if (slot.map != 0) at[n++] = 0x0f;
+  if (slot.map == 2) at[n++] = 0x38;
+  if (slot.map == 3) at[n++] = 0x3a;
+  at[n++] = slot.opcode;
+  if (slot.has_modrm) {
+    u8 modrm = slot.memory ? static_cast<u8>(r.below(3) << 6 | r.below(64)) : static_cast<u8>(0xc0 | r.below(64));
+    const u8 fixed = slot.memory ? slot.fixed & 0x38 : slot.fixed;
+    modrm = static_cast<u8>((modrm & ~fixed) | (slot.modrm & fixed));
+    at[n++] = modrm;
+  }
+  for (unsigned k = 0; k < 16; ++k) at[n + k] = r.percent(20) ? 0 : r.byte();
+  return n;
+}
+
+// --- where operands are
+
+u64 Generator::data_address(unsigned size) {
+  Random& r = random_;
+  const u32 what = r.below(100);
+  if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
+  if (what < 6) return DATA - r.below(size + 2);                 // across the beginning
+  if (what < 10) return DATA + DATA_WRITABLE + r.below(0x800) - r.below(16);
+  u64 address = DATA + (what < 22 ? PAGE_SIZE - r.below(32) : 0x100 + r.below(DATA_WRITABLE - 0x400));
+  if (r.percent(size >= 16 ? 85 : 40)) address &= ~u64{15};
+  return address;
+}
+u64 Generator::code_address() { return CODE + 0x800 + random_.below(0x700); }
+
+void Generator::poke(Case& c, u64 address, u64 value) {
+  if (address < DATA || address > DATA + DATA_WRITABLE - 8 || c.pokes == c.poke.size()) return;
+  c.poke[c.pokes++] = {address, value};
+}
+
+// --- a random state
+
+void Generator::initial_state(Case& c) {
+  Random& r = random_;
+  c.initial = State{};
+  c.pokes = 0;
+  for (u64& g : c.initial.gpr) g = interesting_integer(r);
+  for (const unsigned n : {soft::RSP, soft::RBP, soft::RSI, soft::RDI, soft::RBX})
+    if (r.percent(95)) c.initial.gpr[n] = DATA + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
+  if (r.percent(60)) c.initial.gpr[soft::RCX] = r.below(24);
+  c.initial.rflags = 0x202 | (r.next() & SETTABLE_FLAGS);
+
+  soft::Fx& fx = c.initial.fx;
+  fx.fcw = static_cast<u16>(0x40 | (r.next() & 0xf00) | (r.percent(75) ? 0x3f : r.next() & 0x3f));
+  if (r.percent(50)) fx.fcw = 0x37f;
+  fx.fsw = static_cast<u16>(r.next() & 0x7f7f);
+  if (r.percent(90)) fx.fsw &= static_cast<u16>(0x7f40 | (fx.fcw & 0x3f)); // nothing pending
+  if (r.percent(30)) fx.fsw = 0;
+  soft::update_fsw_summary(fx);
+  fx.ftw = r.percent(60) ? 0xff : r.percent(30) ? 0 : r.byte();
+  for (u8(&value)[16] : fx.st) interesting_extended(r, value);
+  fx.mxcsr = 0x1f80;
+  if (r.percent(60)) fx.mxcsr |= r.next() & 0xe07f;
+  if (r.percent(20)) fx.mxcsr &= ~(r.next() & 0x1f80);
+  for (u8(&value)[16] : fx.xmm) {
+    const u32 kind = r.below(3);
+    for (unsigned at = 0; at < 16; at += 8) {
+      u64 lane = kind == 0 ? interesting_double(r) : kind == 1 ? interesting_integer(r)
+                                                               : interesting_float(r) | u64{interesting_float(r)} << 32;
+      std::memcpy(value + at, &lane, 8);
+    }
+  }
+  if (mode_ == Mode::bits32)
+    for (u64& g : c.initial.gpr) g = static_cast<u32>(g);
+}
+
+// --- operands
+
+// Changes registers or displacement so that the operand lies at `target`.
+bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction& insn, const ZydisDecodedOperand& op,
+                         u64 target) {
+  u64* const gpr = c.initial.gpr;
+  const unsigned disp_bytes = insn.raw.disp.size / 8;
+  const u64 mask = insn.address_width == 64 ? ~u64{0} : insn.address_width == 32 ? 0xffff'ffff : 0xffff;
+  if (insn.raw.disp.offset == 0 && disp_bytes != 0) return false;
+  if (op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP) {
+    put_bytes(c, offset + insn.raw.disp.offset, target - (CODE_START + offset + insn.length), 4);
+    return true;
+  }
+  const int base = gpr_number(op.mem.base), index = gpr_number(op.mem.index);
+  const u64 disp = static_cast<u64>(op.mem.disp.has_displacement ? op.mem.disp.value : 0);
+  if (base < 0 && index < 0) {
+    if (disp_bytes != 8 && disp_bytes != 4) return false;
+    put_bytes(c, offset + insn.raw.disp.offset, target, disp_bytes);
+    return true;
+  }
+  if (block_) { // registers belong to the whole block: absolute operands only, reached by a base that is left alone
+    return false;
+  }
+  const auto set = [&](int n, u64 value) {
+    gpr[n] = mask == ~u64{0} || mode_ == Mode::bits32 ? value & mask : (gpr[n] & ~mask) | (value & mask);
+  };
+  if (base >= 0 && base == index) return false;
+  if (base >= 0) {
+    const u64 scaled = index >= 0 ? gpr[index] * op.mem.scale : 0;
+    set(base, target - disp - scaled);
+    return true;
+  }
+  // Index without a base: the displacement takes up what the scale leaves.
+  const u64 scaled = (target - disp) & ~u64{op.mem.scale - 1u};
+  set(index, mask == ~u64{0} ? static_cast<u64>(static_cast<i64>(scaled) / op.mem.scale) : (scaled & mask) / op.mem.scale);
+  return true;
+}
+
+void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruction& insn,
+                            const ZydisDecodedOperand* operands, u64 memory_target) {
+  Random& r = random_;
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+      if (operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && r.percent(95)) {
+        const int n = gpr_number(operands[0].reg.value);
+        if (n >= 0) c.initial.gpr[n] = code_address();
+      } else if (operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY && r.percent(95)) {
+        poke(c, memory_target, code_address());
+      }
+      break;
+    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP], code_address()); break;
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ: // no TF, no AC, no NT
+      poke(c, c.initial.gpr[soft::RSP], r.next() & 0x20'0cd5);
+      break;
+    case ZYDIS_MNEMONIC_ENTER: put_bytes(c, offset + insn.raw.imm[0].offset, r.below(64), 2); break;
+    default: break;
+  }
+  // Relative branches go forward, into the INT3s behind the code.
+  if (insn.raw.imm[0].is_relative) {
+    const u64 room = CODE_START + MAX_CODE - (CODE_START + offset + insn.length);
+    put_bytes(c, offset + insn.raw.imm[0].offset, insn.raw.imm[0].size == 8 ? r.below(100) : room + r.below(200),
+              insn.raw.imm[0].size / 8);
+  }
+}
+
+void Generator::fix_operands(Case& c, unsigned offset, const ZydisDecodedInstruction& insn,
+                             const ZydisDecodedOperand* operands) {
+  Random& r = random_;
+  if (string_instruction(insn) && r.percent(95)) c.initial.gpr[soft::RCX] = r.below(24);
+  u64 target = 0;
+  for (unsigned n = 0; n < insn.operand_count; ++n) {
+    const ZydisDecodedOperand& op = operands[n];
+    if (op.type != ZYDIS_OPERAND_TYPE_MEMORY || op.mem.type != ZYDIS_MEMOP_TYPE_MEM) continue;
+    if (op.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN) continue;
+    // Bit offsets in a register reach beyond the operand.
+    target = data_address(op.size / 8);
+    const bool bit_test = insn.meta.category == ZYDIS_CATEGORY_BITBYTE && insn.operand_count > 1 &&
+                          operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+    if (bit_test && r.percent(90)) {
+      const int bits = gpr_number(operands[1].reg.value);
+      if (bits >= 0) c.initial.gpr[bits] = r.below(8192) - (r.percent(50) ? 4096u : 0u);
+    }
+    point_at(c, offset, insn, op, target);
+  }
+  fix_control(c, offset, insn, operands, target);
+}
+
+// --- cases
+
+Verdict Generator::one(const Slot& slot, Case& c) {
+  block_ = false;
+  c.mode = mode_;
+  c.code.fill(0xcc);
+  initial_state(c);
+  encode(slot, c.code.data());
+  ZydisDecodedInstruction insn;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  c.code_size = 15;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), c.code.data(), 15, &insn, operands))) return Verdict::skip;
+  const Verdict verdict = classify(insn, operands);
+  if (insn.mnemonic != slot.mnemonic && verdict != Verdict::compare) return Verdict::skip;
+  fix_operands(c, 0, insn, operands);
+  c.code_size = insn.length;
+  return verdict;
+}
+
+Verdict Generator::bytes(Case& c) {
+  block_ = false;
+  Random& r = random_;
+  c.mode = mode_;
+  initial_state(c);
+  c.code.fill(0xcc);
+  static constexpr u8 PREFIXES[] = {0x66, 0xf2, 0xf3, 0xf0, 0x67, 0x2e, 0x48, 0x4f, 0x41};
+  unsigned n = 0;
+  while (n < 6 && r.percent(35)) c.code[n++] = PREFIXES[r.below(sizeof PREFIXES)];
+  if (r.percent(45)) c.code[n++] = 0x0f;
+  while (n < 15) c.code[n++] = r.byte();
+  ZydisDecodedInstruction insn;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  c.code_size = 15;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), c.code.data(), 15, &insn, operands))) return Verdict::skip;
+  c.code_size = insn.length;
+  const Verdict verdict = classify(insn, operands);
+  if (verdict == Verdict::compare) fix_operands(c, 0, insn, operands);
+  return verdict;
+}
+
+} // namespace transom::cpu_test

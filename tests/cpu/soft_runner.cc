@@ -1,0 +1,113 @@
+#include "tests/cpu/soft_runner.hpp"
+
+#include <cstring>
+
+#include "hypervisor/vcpu/soft/exception.hpp"
+#include "hypervisor/vcpu/soft/soft_vcpu.hpp"
+#include "hypervisor/vcpu/soft/test_machine.hpp"
+
+namespace transom::cpu_test {
+
+using namespace soft;
+
+namespace {
+// Guest-physical layout
+constexpr u64 RAM = 0x1'0000, PML4 = 0x1000, PDPT = 0x2000, PD_DATA = 0x3000, PD_CODE = 0x4000, PT_DATA = 0x5000,
+              PT_CODE = 0x6000, DATA_PAGES = 0x8000, CODE_PAGE = 0xb000;
+constexpr u64 SYSTEM = 0xffff'8000'0000'0000;
+constexpr u64 P = 1, W = 2, U = 4, NX = u64{1} << 63;
+constexpr u64 index_of(u64 linear, unsigned level) { return (linear >> (12 + 9 * level) & 511) * 8; }
+} // namespace
+
+struct SoftRunner::Machine {
+  Machine()
+      : platform(RAM),
+        map_memory(CodePages::bytes_for(RAM >> PAGE_SHIFT) / 8 + 1),
+        code_pages(map_memory.data(), RAM >> PAGE_SHIFT),
+        vcpu(platform, code_pages, "v2") {
+    platform.record = false;
+    const u64 table = P | W | U;
+    put(PML4, PDPT | table);
+    put(PML4 + index_of(SYSTEM, 3), PDPT | P | W); // the same pages for the supervisor
+    put(PDPT + index_of(DATA, 2), PD_DATA | table);
+    put(PDPT + index_of(CODE, 2), PD_CODE | table);
+    put(PD_DATA + index_of(DATA, 1), PT_DATA | table);
+    put(PD_CODE + index_of(CODE, 1), PT_CODE | table);
+    for (u64 at = 0; at < DATA_SIZE; at += PAGE_SIZE)
+      put(PT_DATA + index_of(DATA + at, 0), (DATA_PAGES + at) | P | (at < DATA_WRITABLE ? W : 0) | U | NX);
+    put(PT_CODE + index_of(CODE, 0), CODE_PAGE | table);
+    std::memcpy(&platform.ram[DATA_PAGES], arena_pattern().data(), DATA_SIZE);
+    std::memset(&platform.ram[CODE_PAGE], 0xcc, PAGE_SIZE);
+  }
+  void put(u64 gpa, u64 value) { std::memcpy(&platform.ram[gpa], &value, 8); }
+
+  RecordingPlatform platform;
+  std::vector<u64> map_memory;
+  CodePages code_pages;
+  SoftVcpu vcpu;
+};
+
+SoftRunner::SoftRunner() : machine_(std::make_unique<Machine>()) {}
+SoftRunner::~SoftRunner() = default;
+
+namespace {
+VcpuRegisters start_registers(const Case& c) {
+  VcpuRegisters r;
+  std::memcpy(r.gpr, c.initial.gpr, sizeof r.gpr);
+  r.rip = c.initial.rip;
+  r.rflags = c.initial.rflags;
+  // As Linux has it in user mode (arch/x86/include/asm/segment.h).
+  if (c.mode == Mode::bits64)
+    r.cs = {0x33, 0xa0fb, 0xffff'ffff, 0};
+  else
+    r.cs = {0x23, 0xc0fb, 0xffff'ffff, 0};
+  r.ss = r.ds = r.es = {0x2b, 0xc0f3, 0xffff'ffff, 0};
+  r.fs = r.gs = {0, 0, 0, 0};
+  r.ldtr = {0, 0, 0, 0};
+  r.tr = {0x40, 0x8b, 0x67, SYSTEM + DATA + DATA_WRITABLE}; // no I/O permission bitmap within the limit
+  r.cr0 = CR0_PG | CR0_AM | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
+  r.cr3 = PML4;
+  r.cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+  r.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+  r.dr[6] = 0xffff'0ff0;
+  r.dr[7] = 0x400;
+  return r;
+}
+} // namespace
+
+void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
+  Machine& m = *machine_;
+  u8* const code = &m.platform.ram[CODE_PAGE];
+  std::memset(code, 0xcc, PAGE_SIZE);
+  std::memcpy(code + (CODE_START - CODE), c.code.data(), c.code_size);
+  if (m.code_pages.wrote(CODE_PAGE >> PAGE_SHIFT)) m.vcpu.exit_flag().store(Vcpu::LOOK);
+  fill_arena(c, &m.platform.ram[DATA_PAGES]);
+  m.vcpu.set_registers(start_registers(c));
+  u8 image[512];
+  std::memcpy(image, &c.initial.fx, 512);
+  m.vcpu.set_fpu_state(image);
+
+  if (stepping)
+    m.vcpu.run_instructions(100'000, true);
+  else
+    m.vcpu.run_to_exception();
+
+  const VcpuRegisters r = m.vcpu.registers();
+  std::memcpy(outcome.state.gpr, r.gpr, sizeof r.gpr);
+  outcome.state.rip = r.rip;
+  outcome.state.rflags = r.rflags;
+  m.vcpu.fpu_state(image);
+  std::memcpy(static_cast<void*>(&outcome.state.fx), image, 512);
+  const SoftVcpu::LastEvent event = m.vcpu.last_event();
+  outcome.vector = event.raised ? event.vector : HUNG;
+  outcome.error = event.error;
+  outcome.cr2 = r.cr2;
+  // INT3 and INTO look for their gate at once; there is none, which is #GP(vector * 8 + IDT) on the instruction itself.
+  if (outcome.vector == GP && (outcome.error & 2)) {
+    outcome.vector = static_cast<int>(outcome.error >> 3);
+    outcome.error = 0;
+  }
+  outcome.data.assign(&m.platform.ram[DATA_PAGES], &m.platform.ram[DATA_PAGES] + DATA_WRITABLE);
+}
+
+} // namespace transom::cpu_test
