@@ -170,11 +170,10 @@ void deliver(Cpu& cpu) {
     cpu.pending_debug = 0; // data breakpoints of an instruction that did not complete
   }
   cpu.delivering = e;
+  cpu.interrupt_shadow = false;
+  if (e.kind == EventKind::nmi) cpu.nmi_blocked = true; // even if the way to its handler faults (SDM 3A 6.7.1)
   interrupt(cpu, e);
   cpu.delivering = {};
-  if (e.kind == EventKind::nmi) cpu.nmi_blocked = true;
-  cpu.interrupt_shadow = false;
-  update_mode(cpu);
 }
 
 namespace op {

@@ -398,6 +398,16 @@ TEST_F(Delivery, NmiBlocksFurtherNmisUntilIret) {
   b.put8(Bench::handler(NMI), 0xf4);
 }
 
+TEST_F(Delivery, AnNmiWhoseGateIsAbsentBlocksNmisAllTheSame) {
+  b.long_mode_64();
+  b.put64(Bench::IDT + 16 * NMI, 0);
+  b.cpu.event = {EventKind::nmi, NMI, false, 0};
+  ASSERT_TRUE(b.run());
+  EXPECT_TRUE(b.in_handler(GP));
+  EXPECT_EQ(b.slot(0, 8), NMI * 8u + 2 + 1) << "EXT: nobody asked for it";
+  EXPECT_TRUE(b.cpu.nmi_blocked);
+}
+
 TEST_F(Delivery, DebugTrapSetsDr6AndClearsGeneralDetect) {
   b.protected_mode_32();
   b.cpu.dr[7] |= 0x2000;
