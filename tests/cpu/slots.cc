@@ -264,6 +264,10 @@ bool always_faults(const Slot& slot) {
     case ZYDIS_MNEMONIC_WRMSR:
     case ZYDIS_MNEMONIC_SWAPGS: return true;
     case ZYDIS_MNEMONIC_MOV: return slot.map == 1; // MOV CR, MOV DR
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_RET: return slot.prefix == 0x66; // a 16-bit IP, and nothing is mapped there
     default: return false;
   }
 }
