@@ -12,6 +12,7 @@
 #include "firmware/boot_kernel.hpp"
 #include "firmware/boot_placer.hpp"
 #include "firmware/fw_cfg_pc.hpp"
+#include "firmware/tests/debian_kernel.hpp"
 #include "firmware/tests/guest_ram.hpp"
 
 namespace transom::firmware {
@@ -177,11 +178,7 @@ class QemuBootTest : public ::testing::Test {
   }
 
   DirectBoot debian(const std::string& cmdline) {
-    const char* path = std::getenv("TRANSOM_TEST_KERNEL");
-    if (path == nullptr)
-      throw std::runtime_error(
-          "set TRANSOM_TEST_KERNEL=$(tests/tools/debian-kernel.sh build/debian-kernel | head -n 1)");
-    DirectBoot boot = read_direct_boot(path, "", cmdline).value();
+    DirectBoot boot = read_direct_boot(debian_vmlinuz(), "", cmdline).value();
     const Bytes busybox = file_bytes("/bin/busybox");
     boot.initrd = Initramfs()
                       .add("bin", 0040755, {})
@@ -222,6 +219,17 @@ TEST_F(QemuBootTest, DebiansKernelBootsAndHasNoComplaintAboutItsFirmware) {
   EXPECT_THAT(log, HasSubstr("AT Translated Set 2 keyboard"));
   EXPECT_THAT(log, HasSubstr("INIT cpus 2"));
   EXPECT_THAT(log, HasSubstr("reboot: Power down")) << "S5 by the DSDT";
+}
+
+TEST_F(QemuBootTest, TheSameKernelUnpackedStartsAtItsPvhEntry) {
+  DirectBoot boot = debian("console=ttyS0 rdinit=/init");
+  boot.kernel = debian_vmlinux();
+  const std::string log = run(boot);
+  SCOPED_TRACE(log);
+  EXPECT_THAT(log, HasSubstr("Command line: console=ttyS0 rdinit=/init"));
+  EXPECT_THAT(log, HasSubstr("ACPI: RSDP 0x00000000000F0000"));
+  EXPECT_THAT(log, HasSubstr("INIT cpus 2"));
+  EXPECT_THAT(log, HasSubstr("reboot: Power down"));
 }
 
 TEST_F(QemuBootTest, SeaBiosRunsTheLoaderScriptAndFindsTheKeyboardInTheDsdt) {
