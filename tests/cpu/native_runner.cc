@@ -127,6 +127,9 @@ void native_run(const Case& c, Outcome& outcome) {
   std::memcpy(code, c.code.data(), c.code_size);
   fill_arena(c, data);
   ticks = 0;
+  // NT and ID are not the signal frame's to change: they stay as the last case left them.
+  asm volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x204000, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
+                   : "memory", "cc");
   starting = &c;
   result = &outcome;
   asm volatile("int3" ::: "memory");

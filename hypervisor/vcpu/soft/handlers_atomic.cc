@@ -28,10 +28,7 @@ const Insn* cmpxchg(Cpu& cpu, const Insn* i) {
   T old;
   if constexpr (F == Form::reg) {
     old = reg<T>(cpu, i->rm);
-    if (old == expected)
-      set_reg<T>(cpu, i->rm, desired);
-    else if constexpr (sizeof(T) == 4)
-      set_reg<T>(cpu, i->rm, old);
+    if (old == expected) set_reg<T>(cpu, i->rm, desired); // otherwise not even zero-extended
   } else {
     old = rmw_rm<T, F>(cpu, i, [=](T* p) {
       T seen = expected;

@@ -92,6 +92,7 @@ const Insn* call_indirect(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 rip = read_rm<T, F>(cpu, i);
   check_target(cpu, rip);
+  if constexpr (Long && F != Form::reg) check_stack_canonical(cpu, cpu.gpr[RSP] - sizeof(T));
   stack_push<T, Long>(cpu, static_cast<T>(cpu.gpr[REG_RIP] + i->offset + i->length));
   cpu.instructions += i->ordinal;
   return enter_at(cpu, rip);

@@ -21,7 +21,9 @@ const Insn* push_imm(Cpu& cpu, const Insn* i) {
 template <class T, bool Long>
 const Insn* push_memory(Cpu& cpu, const Insn* i) {
   cpu.current = i;
-  stack_push<T, Long>(cpu, load<T>(cpu, *i));
+  const T value = load<T>(cpu, *i);
+  if constexpr (Long) check_stack_canonical(cpu, cpu.gpr[RSP] - sizeof(T));
+  stack_push<T, Long>(cpu, value);
   return next(cpu, i);
 }
 template <class T, bool Long>

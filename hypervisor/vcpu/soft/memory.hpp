@@ -121,9 +121,18 @@ inline void write_as(Cpu& cpu, u64 linear, T value, unsigned cpl) {
 // --- segmentation. Linear address of segment:offset for an access of `width` bytes; raises #GP(0) or #SS(0).
 // In 64-bit mode adds FS/GS base; the canonical check happens in the access itself.
 [[noreturn]] void segment_violation(Cpu& cpu, unsigned segment);
+// Non-canonical addresses are #SS(0) on the stack. The access itself knows only of instructions whose memory operand is
+// there.
+inline void check_stack_canonical(Cpu& cpu, u64 linear) {
+  if (!canonical(linear)) [[unlikely]]
+    raise(cpu, SS_FAULT, 0);
+}
 inline u64 segment_address(Cpu& cpu, unsigned segment, u64 offset, unsigned width, bool write) {
   const Segment& s = cpu.segment[segment];
-  if (code64(cpu)) return segment >= FS ? s.base + offset : offset;
+  if (code64(cpu)) {
+    if (segment == SS) check_stack_canonical(cpu, offset);
+    return segment >= FS ? s.base + offset : offset;
+  }
   const u32 first = static_cast<u32>(offset), end = first + (width - 1);
   if (!(write ? s.writable : s.readable)) [[unlikely]]
     segment_violation(cpu, segment);

@@ -83,7 +83,8 @@ void raise_simd_exception [[noreturn]] (Cpu& cpu);
 
 // The hardware's order with unmasked exceptions (SDM 1 11.5.2 and E.4): invalid, denormal and divide-by-zero of any
 // element come before anything is computed; an unmasked underflow is any tiny result, exact or not, which is what UE
-// reports when such results are flushed to zero.
+// reports when such results are flushed to zero. One difference stays: hardware sets PE of such a result only if it
+// would be inexact with an unbounded exponent, this one whenever it is inexact as a denormal.
 template <class F>
 [[gnu::noinline]] void arithmetic_unmasked(Cpu& cpu, F operation) {
   const u32 unmasked = ~cpu.fx.mxcsr >> 7 & MXCSR_FLAGS;

@@ -92,10 +92,10 @@ void mmx_to_float(Cpu& cpu, const Insn& i) {
   const bool uses_mmx = i.form == Form::reg;
   if (uses_mmx) check_pending_x87(cpu);
   const u64 b = i.form == Form::reg ? mm(cpu.fx, i.rm) : load<u64>(cpu, i);
+  if (uses_mmx) enter_mmx(cpu.fx); // also if the conversion raises #XM
   const __m128i a = xmm(cpu, i.reg);
   __m128i result;
   arithmetic(cpu, [&](u32& csr) { result = from_mmx<O>(a, b, csr); });
-  if (uses_mmx) enter_mmx(cpu.fx);
   set_xmm(cpu, i.reg, result);
 }
 
@@ -115,9 +115,9 @@ void float_to_mmx(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   check_pending_x87(cpu);
   const __m128i b = xmm_operand<Width>(cpu, i);
+  enter_mmx(cpu.fx);
   u64 result = 0;
   arithmetic(cpu, [&](u32& csr) { result = to_mmx<O>(b, csr); });
-  enter_mmx(cpu.fx);
   set_mm(cpu.fx, i.reg & 7, result);
 }
 
