@@ -8,13 +8,14 @@
 
 namespace transom::cpu_test {
 
-enum class Kind : u8 { slots, bytes, blocks };
+enum class Kind : u8 { slots, bytes, blocks, given };
 
 struct Campaign {
   Mode mode = Mode::bits64;
   Kind kind = Kind::slots;
   u64 seed = 1;
   u64 cases = 100'000;
+  std::vector<std::vector<u8>> code; // Kind::given: one instruction each
 };
 
 struct Findings {

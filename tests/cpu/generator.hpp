@@ -15,10 +15,13 @@ class Generator {
   // is `verdict`).
   Verdict one(const Slot& slot, Case& c);   // one instruction of that slot
   Verdict bytes(Case& c);                   // random bytes, weighted towards opcodes that exist
-  void block(Case& c, const std::vector<const Slot*>& pool); // 2 to 20 instructions
+  Verdict given(Case& c, const u8* code, unsigned size);     // that instruction
+  bool block(Case& c, const std::vector<const Slot*>& pool); // 2 to 20 instructions; false: try again
 
  private:
   unsigned encode(const Slot& slot, u8* at);
+  void begin(Case& c);
+  Verdict finish(Case& c);
   void initial_state(Case& c);
   void fix_operands(Case& c, unsigned offset, const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
   bool point_at(Case& c, unsigned offset, const ZydisDecodedInstruction& insn, const ZydisDecodedOperand& op, u64 target);
@@ -30,6 +33,7 @@ class Generator {
 
   Mode mode_;
   Random random_;
+  ZydisMnemonic mnemonic_ = ZYDIS_MNEMONIC_INVALID; // of the last single instruction
   bool block_ = false; // several instructions: registers that hold pointers are left to the case
 };
 

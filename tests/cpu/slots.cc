@@ -272,6 +272,38 @@ bool always_faults(const Slot& slot) {
   }
 }
 
+bool fits_in_block(const Slot& slot) {
+  if (slot.verdict != Verdict::compare || always_faults(slot)) return false;
+  switch (slot.mnemonic) {
+    case ZYDIS_MNEMONIC_DIV: // undefined flags
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_RET: // leave the block
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_FXSAVE: // show what the models do not have
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR: // may unmask exceptions
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSTENV: // shows FIP when nothing is pending
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
+    default: return true;
+  }
+}
+
 std::string Slot::name() const {
   char text[96];
   std::snprintf(text, sizeof text, "%s%s%02X%s %s", prefix == 0 ? "" : prefix == 0x66 ? "66 " : prefix == 0xf3 ? "F3 " : "F2 ",

@@ -35,6 +35,9 @@ const std::vector<Slot>& slots(Mode mode);
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 const ZydisDecoder& zydis(Mode mode);
 
+// Whether it may stand among others: leaves no flags undefined, and has no accepted differences (compare.hpp).
+bool fits_in_block(const Slot& slot);
+
 // Instruction that never completes in user mode: privileged, or always #UD.
 bool always_faults(const Slot& slot);
 
