@@ -44,6 +44,10 @@ bool crosses_the_end(const Outcome& native, const Outcome& soft) {
 bool call_faults_twice(const Outcome& native, const Outcome& soft, ZydisMnemonic m) {
   return m == ZYDIS_MNEMONIC_CALL && soft.vector == GP && (native.vector == PF || native.vector == SS_FAULT);
 }
+// MXCSR bit 17 (misaligned SSE mode) exists on AMD hosts and in none of our models.
+bool loads_misaligned_mode(const Outcome& native, const Outcome& soft) {
+  return soft.vector == GP && (native.state.fx.mxcsr & ~MXCSR_DEFINED) != 0;
+}
 // Where in the operand a page fault is reported: images and masked stores are accessed in the microcode's order, we
 // name the first byte that faults.
 u64 fault_address_slack(ZydisMnemonic m) {
@@ -124,6 +128,7 @@ void compare_fx(Report& report, const Case& c, u32 mxcsr_mask, const Fx& native,
 std::string difference(const Case& c, const Outcome& native, const Outcome& soft, u64 undefined,
                        ZydisMnemonic mnemonic) {
   if (crosses_the_end(native, soft) || call_faults_twice(native, soft, mnemonic)) return {};
+  if (loads_misaligned_mode(native, soft)) return {};
   Report report;
   report.check("vector", static_cast<u64>(native.vector), static_cast<u64>(soft.vector));
   if (native.vector == soft.vector) {

@@ -99,6 +99,15 @@ bool skipped(ZydisMnemonic m) {
   }
 }
 
+// The host's FS and GS bases are its C library's.
+bool uses_fs_or_gs(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
+  for (unsigned n = 0; n < insn.operand_count; ++n)
+    if (operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+        (operands[n].mem.segment == ZYDIS_REGISTER_FS || operands[n].mem.segment == ZYDIS_REGISTER_GS))
+      return true;
+  return false;
+}
+
 bool writes_segment(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
   return insn.operand_count > 0 && operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
          ZydisRegisterGetClass(operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT &&
@@ -227,7 +236,7 @@ Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand*
   // LZCNT and TZCNT execute on this host, where a CPU without them would execute BSR and BSF.
   const bool bit_scan = insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
   if (bit_scan && has_prefix(insn, 0xf3)) return Verdict::skip;
-  if (vendors_differ(insn)) return Verdict::skip;
+  if (vendors_differ(insn) || uses_fs_or_gs(insn, operands)) return Verdict::skip;
   if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
   if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
   if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return Verdict::skip;
@@ -297,7 +306,12 @@ bool fits_in_block(const Slot& slot) {
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD: return false;
+    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not classified
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
     default: return true;
