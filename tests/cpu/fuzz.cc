@@ -146,6 +146,16 @@ class Shard {
 
 } // namespace
 
+std::string uncovered_slots(const Findings& findings, Mode mode) {
+  std::string text;
+  const std::vector<Slot>& all = slots(mode);
+  for (std::size_t n = 0; n < all.size(); ++n) {
+    const u32 count = always_faults(all[n]) ? findings.slot_compared[n] : findings.slot_completed[n];
+    if (count == 0) text += "  " + all[n].name() + "\n";
+  }
+  return text;
+}
+
 Findings run_campaign(const Campaign& campaign) {
   slots(campaign.mode); // before the fork
   void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

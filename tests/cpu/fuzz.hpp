@@ -29,4 +29,7 @@ struct Findings {
 
 Findings run_campaign(const Campaign& campaign);
 
+// Slots of the mode that no case completed (or, if they always fault, that no case reached), one a line.
+std::string uncovered_slots(const Findings& findings, Mode mode);
+
 } // namespace transom::cpu_test

@@ -57,7 +57,6 @@ bool ambiguous(ZydisISASet set) {
     case ZYDIS_ISA_SET_CLDEMOTE:
     case ZYDIS_ISA_SET_PREFETCHWT1:
     case ZYDIS_ISA_SET_AMD3DNOW: // PREFETCH(W) come with long mode
-    case ZYDIS_ISA_SET_RTM:      // XABORT is also decoded as MOV's group
     case ZYDIS_ISA_SET_RDTSCP:
     case ZYDIS_ISA_SET_RDPMC:
     case ZYDIS_ISA_SET_AMD: return true;
@@ -233,12 +232,12 @@ const ZydisDecoder& zydis(Mode mode) {
 
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
   if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return Verdict::unsupported;
+  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
+  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
   // LZCNT and TZCNT execute on this host, where a CPU without them would execute BSR and BSF.
   const bool bit_scan = insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
   if (bit_scan && has_prefix(insn, 0xf3)) return Verdict::skip;
   if (vendors_differ(insn) || uses_fs_or_gs(insn, operands)) return Verdict::skip;
-  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
-  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
   if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return Verdict::skip;
   return Verdict::compare;
 }
