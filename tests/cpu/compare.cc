@@ -81,8 +81,8 @@ class Report {
   void check(const char* what, u64 native, u64 soft) {
     if (native == soft) return;
     char line[160];
-    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what, static_cast<unsigned long long>(native),
-                  static_cast<unsigned long long>(soft));
+    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what,
+                  static_cast<unsigned long long>(native), static_cast<unsigned long long>(soft));
     text += line;
   }
   template <class... Args>
@@ -140,7 +140,8 @@ std::string difference(const Case& c, const Outcome& native, const Outcome& soft
       // Linux shows every fault on a kernel address as a protection violation (sanitize_error_code).
       if (native.cr2 >= KERNEL_HALF) error_mask = ~u64{1};
     }
-    const bool has_error = native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
+    const bool has_error =
+        native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
     if (has_error) report.check("error", native.error & error_mask, soft.error & error_mask);
   }
   const bool wide = c.mode == Mode::bits64;

@@ -1,10 +1,9 @@
 #include "tests/cpu/fuzz.hpp"
 
+#include <cstring>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cstring>
 
 #include "tests/cpu/compare.hpp"
 #include "tests/cpu/generator.hpp"
@@ -98,7 +97,9 @@ class Shard {
     ++shared_.slot_compared[slot];
     ++shared_.slot_completed[slot];
     if (ours_.vector != soft::UD)
-      fail(n, slot, "  an instruction outside of every CPUID model is not #UD but vector " + std::to_string(ours_.vector) + "\n");
+      fail(
+          n, slot,
+          "  an instruction outside of every CPUID model is not #UD but vector " + std::to_string(ours_.vector) + "\n");
   }
 
   void compare(u64 n, unsigned slot) {
@@ -131,7 +132,8 @@ class Shard {
     char head[160];
     std::snprintf(head, sizeof head, "seed %llu case %llu (%s; host vector %d, soft vector %d):\n",
                   static_cast<unsigned long long>(campaign_.seed), static_cast<unsigned long long>(n),
-                  campaign_.kind == Kind::slots ? slots(campaign_.mode)[slot].name().c_str() : "generated", host_.vector, ours_.vector);
+                  campaign_.kind == Kind::slots ? slots(campaign_.mode)[slot].name().c_str() : "generated",
+                  host_.vector, ours_.vector);
     append(shared_, head + disassemble(case_) + diff + describe(case_) + "\n");
   }
 

@@ -1,14 +1,14 @@
 // The software CPU against the host's CPU. Cases and seed are fixed; TRANSOM_FUZZ_CASES and TRANSOM_FUZZ_SEED make it
-// another campaign. A failure prints the instruction, the state it starts from and every difference, and `seed S case N`
-// finds it again with TRANSOM_FUZZ_SEED=S.
-#include <gtest/gtest.h>
+// another campaign. A failure prints the instruction, the state it starts from and every difference, and `seed S case
+// N` finds it again with TRANSOM_FUZZ_SEED=S.
+#include "tests/cpu/fuzz.hpp"
 
 #include <cstdlib>
+#include <gtest/gtest.h>
 #include <string>
 
 #include "hypervisor/vcpu/soft/fpu.hpp"
 #include "tests/cpu/compare.hpp"
-#include "tests/cpu/fuzz.hpp"
 
 namespace transom::cpu_test {
 

@@ -20,9 +20,7 @@ int gpr_number(ZydisRegister r) {
   }
 }
 
-bool string_instruction(const ZydisDecodedInstruction& insn) {
-  return insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
-}
+bool string_instruction(const ZydisDecodedInstruction& insn) { return insn.meta.category == ZYDIS_CATEGORY_STRINGOP; }
 
 void put_bytes(Case& c, unsigned at, u64 value, unsigned bytes) { std::memcpy(&c.code[at], &value, bytes); }
 
@@ -53,7 +51,8 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
   if (slot.has_modrm) {
     // In a block, operands are absolute or relative to RIP: no register has to keep an address.
     u8 modrm = slot.memory && block_ && r.percent(90) ? static_cast<u8>(5 | r.below(8) << 3)
-               : slot.memory ? static_cast<u8>(r.below(3) << 6 | r.below(64)) : static_cast<u8>(0xc0 | r.below(64));
+               : slot.memory                          ? static_cast<u8>(r.below(3) << 6 | r.below(64))
+                                                      : static_cast<u8>(0xc0 | r.below(64));
     const u8 fixed = slot.memory ? slot.fixed & 0x38 : slot.fixed;
     modrm = static_cast<u8>((modrm & ~fixed) | (slot.modrm & fixed));
     at[n++] = modrm;
@@ -90,7 +89,8 @@ void Generator::initial_state(Case& c) {
   c.pokes = 0;
   for (u64& g : c.initial.gpr) g = interesting_integer(r);
   for (const unsigned n : {soft::RSP, soft::RBP, soft::RSI, soft::RDI, soft::RBX})
-    if (r.percent(95)) c.initial.gpr[n] = DATA + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
+    if (r.percent(95))
+      c.initial.gpr[n] = DATA + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
   if (r.percent(60)) c.initial.gpr[soft::RCX] = r.below(24);
   c.initial.rflags = 0x202 | (r.next() & SETTABLE_FLAGS);
 
@@ -109,8 +109,9 @@ void Generator::initial_state(Case& c) {
   for (u8(&value)[16] : fx.xmm) {
     const u32 kind = r.below(3);
     for (unsigned at = 0; at < 16; at += 8) {
-      u64 lane = kind == 0 ? interesting_double(r) : kind == 1 ? interesting_integer(r)
-                                                               : interesting_float(r) | u64{interesting_float(r)} << 32;
+      u64 lane = kind == 0   ? interesting_double(r)
+                 : kind == 1 ? interesting_integer(r)
+                             : interesting_float(r) | u64{interesting_float(r)} << 32;
       std::memcpy(value + at, &lane, 8);
     }
   }
@@ -152,7 +153,8 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
   }
   // Index without a base: the displacement takes up what the scale leaves.
   const u64 scaled = (target - disp) & ~u64{op.mem.scale - 1u};
-  set(index, mask == ~u64{0} ? static_cast<u64>(static_cast<i64>(scaled) / op.mem.scale) : (scaled & mask) / op.mem.scale);
+  set(index,
+      mask == ~u64{0} ? static_cast<u64>(static_cast<i64>(scaled) / op.mem.scale) : (scaled & mask) / op.mem.scale);
   return true;
 }
 

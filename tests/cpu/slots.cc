@@ -308,7 +308,8 @@ bool fits_in_block(const Slot& slot) {
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_PUSHA:
     case ZYDIS_MNEMONIC_PUSHAD: return false;
-    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not classified
+    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
+                             // classified
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
     case ZYDIS_MNEMONIC_JMP:
@@ -319,9 +320,20 @@ bool fits_in_block(const Slot& slot) {
 
 std::string Slot::name() const {
   char text[96];
-  std::snprintf(text, sizeof text, "%s%s%02X%s %s", prefix == 0 ? "" : prefix == 0x66 ? "66 " : prefix == 0xf3 ? "F3 " : "F2 ",
-                map == 0 ? "" : map == 1 ? "0F " : map == 2 ? "0F38 " : "0F3A ", opcode,
-                !has_modrm ? "" : memory ? " mem" : " reg", ZydisMnemonicGetString(mnemonic));
+  std::snprintf(text, sizeof text, "%s%s%02X%s %s",
+                prefix == 0      ? ""
+                : prefix == 0x66 ? "66 "
+                : prefix == 0xf3 ? "F3 "
+                                 : "F2 ",
+                map == 0   ? ""
+                : map == 1 ? "0F "
+                : map == 2 ? "0F38 "
+                           : "0F3A ",
+                opcode,
+                !has_modrm ? ""
+                : memory   ? " mem"
+                           : " reg",
+                ZydisMnemonicGetString(mnemonic));
   std::string name = text;
   if (fixed != 0) name += " /" + std::to_string(modrm >> 3 & 7);
   return name;

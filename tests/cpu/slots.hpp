@@ -2,7 +2,6 @@
 #pragma once
 
 #include <Zydis/Zydis.h>
-
 #include <string>
 #include <vector>
 
@@ -17,9 +16,9 @@ enum class Verdict : u8 {
 };
 
 struct Slot {
-  u8 map;      // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
+  u8 map; // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
   u8 opcode;
-  u8 prefix;   // 0, 66, F3, F2
+  u8 prefix; // 0, 66, F3, F2
   bool has_modrm;
   bool memory; // ModRM.mod != 3
   u8 modrm;    // bits that choose the instruction are as here
