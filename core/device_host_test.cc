@@ -6,6 +6,7 @@
 
 #include "core/device_instance.hpp"
 #include "core/shared_memory.hpp"
+#include "vdev/ext/dma.h"
 
 using namespace transom;
 

@@ -1,13 +1,14 @@
 // The block service with both engines, and what a hostile ring may hold.
-#include <gtest/gtest.h>
+#include "dom0/block_service.hpp"
+
 #include <csignal>
 #include <fcntl.h>
 #include <fstream>
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "dom0/block_service.hpp"
 #include "dom0/disk_image.hpp"
 
 using namespace transom;
@@ -94,7 +95,7 @@ class BlockTest : public testing::TestWithParam<bool> {
     EXPECT_EQ(slot(n).state, BlockSlotState::done);
     EXPECT_NE(ring().done & 1u << n, 0u);
     slot(n).state = BlockSlotState::free;
-    ring().done = 0;
+    ring().done.fetch_and(~(1u << n));
     return slot(n).status;
   }
   i32 request(u32 op, u64 sector, u64 bytes, u64 address = 0x1000) {
@@ -180,9 +181,15 @@ TEST_P(BlockTest, ARequestOutsideTheDiskOrMemoryIsRefused) {
   const u64 sectors = IMAGE / 512;
   struct {
     u64 sector, bytes, address;
-  } const table[] = {{sectors, 512, 0x1000},        {sectors - 1, 1024, 0x1000}, {~u64{0}, 512, 0x1000},
-                     {u64{1} << 55, 512, 0x1000},   {0, 100, 0x1000},            {0, 512, RAM},
-                     {0, 512, RAM - 256},           {0, 512, ~u64{0} - 100},     {~u64{0} / 512, 1024, 0x1000}};
+  } const table[] = {{sectors, 512, 0x1000},
+                     {sectors - 1, 1024, 0x1000},
+                     {~u64{0}, 512, 0x1000},
+                     {u64{1} << 55, 512, 0x1000},
+                     {0, 100, 0x1000},
+                     {0, 512, RAM},
+                     {0, 512, RAM - 256},
+                     {0, 512, ~u64{0} - 100},
+                     {~u64{0} / 512, 1024, 0x1000}};
   for (const auto& row : table)
     for (const u32 op : {VDEV_BLOCK_READ, VDEV_BLOCK_WRITE})
       EXPECT_EQ(request(op, row.sector, row.bytes, row.address), VDEV_INVALID) << row.sector << " " << row.bytes;
@@ -299,9 +306,7 @@ TEST_P(BlockTest, ACancelledRequestLeavesNoTrace) {
 }
 
 TEST_P(BlockTest, OnceAFlushFailedNoLaterOneSucceeds) {
-  drive().path = "/dev/full"; // not an image, so it is opened behind the service's back below
   const int stand_in = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  drive().path = path;
   open();
   // The image's descriptor becomes a pipe: fdatasync fails with EINVAL.
   struct stat image {};
