@@ -8,7 +8,6 @@
 #include <functional>
 #include <poll.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -48,7 +47,7 @@ std::string read_failure(int socket) {
 class ProcessChild final : public Child {
  public:
   ProcessChild(std::string name, pid_t pid, FileDescriptor socket)
-      : Child(std::move(name)), pid_(pid), pidfd_(::pidfd_open(pid, 0)), socket_(std::move(socket)) {}
+      : Child(std::move(name)), pid_(pid), pidfd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))), socket_(std::move(socket)) {}
   ~ProcessChild() override {
     if (!reaped_) {
       kill();

@@ -33,6 +33,17 @@ std::optional<u64> parse_size(const std::string& text) {
 
 namespace {
 
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == separator)
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
 class ConfigReader {
  public:
   ConfigReader(const std::string& file, Report& report) : report_(report), base_(fs::path(file).parent_path()) {}
@@ -273,8 +284,7 @@ void ConfigReader::read_crash(TableReader& t) {
       {"after-response", CrashPoint::after_response}};
   const auto value = t.text("crash");
   if (!value) return;
-  std::vector<std::string> parts(1);
-  for (const char c : *value) c == ':' ? parts.emplace_back() : parts.back().push_back(c), void();
+  const std::vector<std::string> parts = split(*value, ':');
   const auto number = [](const std::string& s) {
     return !s.empty() && s.size() < 9 && std::all_of(s.begin(), s.end(), [](char c) { return c >= '0' && c <= '9'; })
                ? static_cast<u32>(std::stoul(s))
@@ -303,8 +313,7 @@ void assign(toml::table& at, const std::string& key, const std::string& value) {
 }
 
 void apply(toml::table& root, const Setting& setting, Report& report) {
-  std::vector<std::string> parts(1);
-  for (const char c : setting.key) c == '.' ? parts.emplace_back() : parts.back().push_back(c), void();
+  const std::vector<std::string> parts = split(setting.key, '.');
   report.from_option(setting.key, setting.option);
   const auto refuse = [&](const std::string& what) { report.errors.push_back({setting.option, setting.key, what}); };
   toml::table* at = &root;

@@ -189,7 +189,8 @@ void Board::apply_wire(Origin origin, u32 wire, u64 value) {
       if (a20_.exchange(most != 1) != (most != 1)) request(REQUEST_MAP_CHANGED);
       return;
     }
-    case VDEV_WIRE_RESET: return request(value == VDEV_RESET_INIT ? REQUEST_INIT : REQUEST_RESET);
+    // INIT# alone would leave a guest without firmware nowhere to go, so both kinds reset the board.
+    case VDEV_WIRE_RESET: return request(REQUEST_RESET);
     case VDEV_WIRE_POWER:
       if (value == 0) stop(StopReason::power_off);
       return;

@@ -23,7 +23,7 @@
 namespace transom {
 
 // What the board asks of whoever runs the processors; served at the next instruction boundary of a vCPU.
-enum Request : u32 { REQUEST_RESET = 1, REQUEST_INIT = 2, REQUEST_MAP_CHANGED = 4 };
+enum Request : u32 { REQUEST_RESET = 1, REQUEST_MAP_CHANGED = 2 };
 
 class Board {
  public:

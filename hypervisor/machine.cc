@@ -196,7 +196,6 @@ void Machine::vcpu_thread() {
 void Machine::serve_requests() {
   const u32 requests = board_.take_requests();
   if ((requests & REQUEST_RESET) != 0 && !stopped()) return system_reset();
-  if ((requests & REQUEST_INIT) != 0) vcpu_->reset();
   if ((requests & REQUEST_MAP_CHANGED) != 0) vcpu_->memory_map_changed();
 }
 

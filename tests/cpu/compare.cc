@@ -44,6 +44,10 @@ bool crosses_the_end(const Outcome& native, const Outcome& soft) {
 bool call_faults_twice(const Outcome& native, const Outcome& soft, ZydisMnemonic m) {
   return m == ZYDIS_MNEMONIC_CALL && soft.vector == GP && (native.vector == PF || native.vector == SS_FAULT);
 }
+// MXCSR bit 17 (misaligned SSE mode) exists on AMD hosts and in none of our models.
+bool loads_misaligned_mode(const Outcome& native, const Outcome& soft) {
+  return soft.vector == GP && (native.state.fx.mxcsr & ~MXCSR_DEFINED) != 0;
+}
 // Where in the operand a page fault is reported: images and masked stores are accessed in the microcode's order, we
 // name the first byte that faults.
 u64 fault_address_slack(ZydisMnemonic m) {
@@ -56,6 +60,8 @@ u64 fault_address_slack(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FNSAVE: return 108;
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD: return 32;
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU: return 16;
     default: return 0;
@@ -75,8 +81,8 @@ class Report {
   void check(const char* what, u64 native, u64 soft) {
     if (native == soft) return;
     char line[160];
-    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what, static_cast<unsigned long long>(native),
-                  static_cast<unsigned long long>(soft));
+    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what,
+                  static_cast<unsigned long long>(native), static_cast<unsigned long long>(soft));
     text += line;
   }
   template <class... Args>
@@ -122,17 +128,20 @@ void compare_fx(Report& report, const Case& c, u32 mxcsr_mask, const Fx& native,
 std::string difference(const Case& c, const Outcome& native, const Outcome& soft, u64 undefined,
                        ZydisMnemonic mnemonic) {
   if (crosses_the_end(native, soft) || call_faults_twice(native, soft, mnemonic)) return {};
+  if (loads_misaligned_mode(native, soft)) return {};
   Report report;
   report.check("vector", static_cast<u64>(native.vector), static_cast<u64>(soft.vector));
   if (native.vector == soft.vector) {
     u64 error_mask = ~u64{0};
     if (native.vector == PF) {
       const u64 slack = fault_address_slack(mnemonic);
+      if (slack != 0) error_mask &= ~u64{1}; // the other page may be present
       if (native.cr2 + slack < soft.cr2 || native.cr2 > soft.cr2 + slack) report.check("cr2", native.cr2, soft.cr2);
       // Linux shows every fault on a kernel address as a protection violation (sanitize_error_code).
       if (native.cr2 >= KERNEL_HALF) error_mask = ~u64{1};
     }
-    const bool has_error = native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
+    const bool has_error =
+        native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
     if (has_error) report.check("error", native.error & error_mask, soft.error & error_mask);
   }
   const bool wide = c.mode == Mode::bits64;
