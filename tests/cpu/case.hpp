@@ -48,6 +48,7 @@ struct Outcome {
   u32 error = 0;
   u64 cr2 = 0;
   std::vector<u8> data; // DATA_WRITABLE bytes
+  bool wrote_code = false; // host only
 };
 
 // The arena before the pokes: the same for every case.

@@ -134,6 +134,7 @@ void native_run(const Case& c, Outcome& outcome) {
   result = &outcome;
   asm volatile("int3" ::: "memory");
   starting = nullptr;
+  outcome.wrote_code = std::memcmp(code, c.code.data(), c.code_size) != 0;
   std::memset(reinterpret_cast<u8*>(CODE), 0xcc, PAGE_SIZE);
   outcome.data.assign(data, data + DATA_WRITABLE);
 }
