@@ -64,6 +64,9 @@ class VcpuPlatform {
   // VMCALL/VMMCALL: arguments as in Xen's 64-bit (rdi rsi rdx r10 r8 r9) or 32-bit (ebx ecx edx esi edi ebp) calling
   // convention; the answer goes to rax.
   virtual u64 hypercall(u64 number, const u64 (&args)[6], bool long_mode) = 0;
+  // What the local APIC adds to CPUID leaf 1: bits of ECX (21 x2APIC, 24 TSC deadline), the initial APIC ID.
+  virtual u32 apic_features() { return 0; }
+  virtual u8 apic_id() { return 0; }
   // CPUID leaves 40000000h–4000FFFFh and MSRs 40000000h–400002FFh (write only), for a hypervisor interface of the
   // platform's own, such as Xen's. False: the CPU's own signature, #GP(0).
   virtual bool hypervisor_cpuid(u32 /*leaf*/, u32 /*subleaf*/, CpuidResult& /*result*/) { return false; }

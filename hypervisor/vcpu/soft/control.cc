@@ -53,7 +53,13 @@ void set_cr4(Cpu& cpu, u64 value) {
 }
 
 // AMD's LOCK MOV CR0 is CR8, for code that has no REX (APM 3, MOV CRn; CPUID AltMovCr8).
-unsigned control_register(const Insn& i) { return (i.flags & INSN_LOCK) && i.reg == 0 ? 8 : i.reg; }
+unsigned control_register(Cpu& cpu, const Insn& i) {
+  const bool lock = i.flags & INSN_LOCK;
+  const unsigned n = lock ? 8 : i.reg;
+  if ((lock && i.reg != 0) || (n != 0 && n != 2 && n != 3 && n != 4 && n != 8)) raise(cpu, UD);
+  require_cpl0(cpu);
+  return n;
+}
 
 } // namespace
 
@@ -84,10 +90,7 @@ namespace op {
 
 void mov_from_cr(Cpu& cpu, const Insn& i) {
   u64 value = 0;
-  const unsigned n = control_register(i);
-  if (n != 0 && n != 2 && n != 3 && n != 4 && n != 8) raise(cpu, UD);
-  require_cpl0(cpu);
-  switch (n) {
+  switch (control_register(cpu, i)) {
     case 0: value = cpu.cr0; break;
     case 2: value = cpu.cr2; break;
     case 3: value = cpu.cr3; break;
@@ -99,10 +102,7 @@ void mov_from_cr(Cpu& cpu, const Insn& i) {
 
 void mov_to_cr(Cpu& cpu, const Insn& i) {
   const u64 value = code64(cpu) ? cpu.gpr[i.rm] : static_cast<u32>(cpu.gpr[i.rm]);
-  const unsigned n = control_register(i);
-  if (n != 0 && n != 2 && n != 3 && n != 4 && n != 8) raise(cpu, UD);
-  require_cpl0(cpu);
-  switch (n) {
+  switch (control_register(cpu, i)) {
     case 0: return set_cr0(cpu, value);
     case 2: cpu.cr2 = value; return;
     case 3: return set_cr3(cpu, value);

@@ -112,6 +112,19 @@ TEST_F(Control, Cr8GoesToTheLocalApic) {
   EXPECT_TRUE(faulted());
 }
 
+TEST_F(Control, LockMovCr0IsCr8AndNothingElseMayBeLocked) {
+  b.protected_mode_32();
+  b.cpu.gpr[RAX] = 7;
+  b.code({0xf0, 0x0f, 0x22, 0xc0, 0xf0, 0x0f, 0x20, 0xc3, 0xf4}); // lock mov cr0,eax; lock mov ebx,cr0
+  ASSERT_TRUE(b.run());
+  EXPECT_EQ(b.cr8, 7);
+  EXPECT_EQ(b.cpu.gpr[RBX], 7u);
+  b.protected_mode_32();
+  b.code({0xf0, 0x0f, 0x20, 0xdb}); // lock mov ebx,cr3
+  ASSERT_TRUE(b.run());
+  EXPECT_TRUE(b.in_handler(UD));
+}
+
 TEST_F(Control, TheWayIntoLongMode) {
   b.protected_mode_32();
   b.put64(Bench::PAGE_TABLES, (Bench::PAGE_TABLES + 0x1000) | 7);

@@ -56,10 +56,12 @@ CpuidResult text(const char* s) {
   return r;
 }
 
-CpuidResult basic(const Model& m, u32 leaf, u32 subleaf) {
+CpuidResult basic(const Cpu& cpu, const Model& m, u32 leaf, u32 subleaf) {
   switch (leaf) {
     case 0: return {MAX_BASIC, 0x6874'7541, 0x444d'4163, 0x6974'6e65}; // AuthenticAMD, in the order EBX EDX ECX
-    case 1: return {SIGNATURE, 0x0001'0800, m.ecx, m.edx};             // one thread, CLFLUSH of 64 bytes
+    case 1:                                                            // one thread, CLFLUSH of 64 bytes
+      return {SIGNATURE, 0x0001'0800 | u32{cpu.platform->apic_id()} << 24,
+              m.ecx | (cpu.platform->apic_features() & bits({21, 24})), m.edx};
     case 6:
       return {4, 0, 0, 0}; // the APIC timer never stops
     // ERMS, FSRM: REP MOVSB/STOSB of any length go a page at a time.
@@ -100,7 +102,7 @@ CpuidResult cpuid(const Cpu& cpu, u32 leaf, u32 subleaf) {
     }
     return r;
   }
-  return leaf >= 0x8000'0000 ? extended(m, leaf) : basic(m, leaf, subleaf);
+  return leaf >= 0x8000'0000 ? extended(m, leaf) : basic(cpu, m, leaf, subleaf);
 }
 
 u64 cr4_mask(const Cpu&) {

@@ -166,6 +166,8 @@ void deliver(Cpu& cpu) {
     cpu.dr[6] |= cpu.pending_debug;
     cpu.dr[7] &= ~u64{0x2000}; // GD: the handler may use the debug registers (SDM 3B 17.2.4)
     cpu.pending_debug = 0;
+  } else if (e.kind == EventKind::fault) {
+    cpu.pending_debug = 0; // data breakpoints of an instruction that did not complete
   }
   cpu.delivering = e;
   interrupt(cpu, e);

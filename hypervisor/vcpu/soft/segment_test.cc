@@ -35,6 +35,29 @@ TEST_F(Segments, LoadBeyondTheTableIsGpWithTheSelector) {
   expect_fault(GP, 0x2000);
 }
 
+TEST_F(Segments, TheWholeDescriptorMustBeWithinTheTable) {
+  b.protected_mode_32();
+  b.cpu.gdtr.limit = DATA32 + 6;
+  load(ES, DATA32);
+  expect_fault(GP, DATA32);
+  b.protected_mode_32();
+  b.cpu.gdtr.limit = DATA32 + 7;
+  load(ES, DATA32);
+  EXPECT_EQ(b.cpu.rip, SystemBench::CODE + 7);
+}
+
+TEST_F(Segments, LoadingTheStackSegmentHoldsInterruptsForOneInstruction) {
+  b.protected_mode_32();
+  b.cpu.gpr[RAX] = DATA32;
+  b.code({0x8e, 0xd8, 0x8e, 0xd0, 0x90}); // mov ds,ax; mov ss,ax; nop
+  b.step();
+  EXPECT_FALSE(b.cpu.interrupt_shadow);
+  b.step();
+  EXPECT_TRUE(b.cpu.interrupt_shadow);
+  b.step();
+  EXPECT_FALSE(b.cpu.interrupt_shadow);
+}
+
 TEST_F(Segments, LoadFromAnAbsentLdtIsGpWithTheTableBitInTheError) {
   b.protected_mode_32();
   load(ES, 0x0c);
@@ -225,6 +248,16 @@ TEST_F(Segments, LongModeTssHasASixteenByteDescriptor) {
   b.code({0x66, 0xb8, FREE, 0, 0x0f, 0x00, 0xd8, 0xf4});
   ASSERT_TRUE(b.run());
   EXPECT_EQ(b.cpu.tr.base, 0xffff'8000'0000'4000u);
+}
+
+TEST_F(Segments, TheUpperHalfOfASystemDescriptorHasNoType) {
+  b.long_mode_64();
+  b.put64(SystemBench::GDT + FREE, descriptor(0x4000, 0x67, 0x89, 0));
+  b.put64(SystemBench::GDT + FREE + 8, u64{1} << 40);
+  b.code({0x66, 0xb8, FREE, 0, 0x0f, 0x00, 0xd8, 0xf4});
+  ASSERT_TRUE(b.run());
+  EXPECT_TRUE(b.in_handler(GP));
+  EXPECT_EQ(b.slot(0, 8), FREE);
 }
 
 TEST_F(Segments, LldtTakesAnLdtOrNull) {

@@ -8,7 +8,8 @@ namespace transom::soft {
 namespace {
 
 Selection select_system(const Decoded& d) {
-  if (d.lock) return {};
+  const bool mov_cr = d.map == MAP_0F && (d.opcode == 0x20 || d.opcode == 0x22);
+  if (d.lock && !mov_cr) return {};
   const Choice c = system_handler({d.map, d.opcode, d.modrm, d.osz, d.code64(), d.prefix});
   Selection s;
   s.handler = c.handler;
@@ -132,7 +133,7 @@ Selection select_one(Decoded& d) {
     case 0x9d:
     case 0xc8:
     case 0xc9: d.segment = SS; return select_stack_misc(d);
-    case 0x62: return select_system(d);
+    case 0x62: return d.memory() ? select_system(d) : Selection{}; // BOUND; with a register operand EVEX
     case 0x63: return d.code64() ? select_extend(d, 4, true) : select_system(d);
     case 0x68:
     case 0x6a: d.segment = SS; return select_push(d);
@@ -199,9 +200,9 @@ Selection select_one(Decoded& d) {
     case 0xf9:
     case 0xfc:
     case 0xfd: return select_misc(d);
+    case 0xc4: // LES, LDS; with a register operand VEX
+    case 0xc5: return d.memory() ? select_system(d) : Selection{};
     case 0x9a:
-    case 0xc4:
-    case 0xc5:
     case 0xca:
     case 0xcb:
     case 0xcc:
@@ -326,10 +327,10 @@ Selection select_0f(Decoded& d) {
     case 0xa2:
     case 0xa8:
     case 0xa9:
-    case 0xaa:
-    case 0xb2:
+    case 0xaa: return select_system(d);
+    case 0xb2: // LSS LFS LGS
     case 0xb4:
-    case 0xb5: return select_system(d);
+    case 0xb5: return d.memory() ? select_system(d) : Selection{};
     case 0x0d: return no_op(d); // PREFETCH, PREFETCHW
     case 0x18:
     case 0x19:

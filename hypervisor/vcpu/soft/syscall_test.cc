@@ -21,7 +21,7 @@ class Syscalls : public ::testing::Test {
 TEST_F(Syscalls, SyscallAndSysretGoRound) {
   b.long_mode_64(3);
   set_star();
-  set_flags(b.cpu, 2 | FLAG_IF | FLAG_CF | FLAG_DF);
+  set_flags(b.cpu, 2 | FLAG_IF | FLAG_CF | FLAG_DF | FLAG_RF);
   b.code({0x0f, 0x05});
   b.code({0x48, 0x0f, 0x07}, TARGET);
   b.step();
