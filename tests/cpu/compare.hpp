@@ -7,10 +7,12 @@
 
 namespace transom::cpu_test {
 
-// RFLAGS bits that the manual leaves undefined after this instruction in this state.
-u64 undefined_flags(const ZydisDecodedInstruction& insn, const Case& c);
+// RFLAGS bits that the manual leaves undefined after this instruction.
+u64 undefined_flags(ZydisMnemonic mnemonic);
 
-// Empty if both outcomes agree. `undefined`: flags not to be compared.
-std::string difference(const Case& c, const Outcome& native, const Outcome& soft, u64 undefined);
+// Empty if both outcomes agree. `undefined`: flags not to be compared. `mnemonic` (of a single instruction, else
+// ZYDIS_MNEMONIC_INVALID) selects the accepted differences, which are listed in compare.cc.
+std::string difference(const Case& c, const Outcome& native, const Outcome& soft, u64 undefined,
+                       ZydisMnemonic mnemonic);
 
 } // namespace transom::cpu_test

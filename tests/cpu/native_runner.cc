@@ -1,13 +1,12 @@
 #include "tests/cpu/native_runner.hpp"
 
+#include <cerrno>
+#include <cstring>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 namespace transom::cpu_test {
 
@@ -21,7 +20,7 @@ const Case* volatile starting = nullptr;
 Outcome* volatile result = nullptr;
 volatile unsigned ticks = 0; // of the timer, since the case began
 
-gregset_t home;              // where native_run() goes on
+gregset_t home; // where native_run() goes on
 alignas(16) u8 home_fp[512];
 
 // The order of Intel's encoding in the order of the signal frame.
@@ -87,7 +86,8 @@ void on_signal(int number, siginfo_t*, void* raw) {
 
 bool map_at(u64 address, u64 size, int protection, std::string& reason) {
   void* const wanted = reinterpret_cast<void*>(address);
-  void* const got = mmap(wanted, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+  void* const got =
+      mmap(wanted, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
   if (got == wanted) return true;
   reason = "cannot map the test area at its fixed address: " + std::string(std::strerror(errno));
   return false;
@@ -134,6 +134,7 @@ void native_run(const Case& c, Outcome& outcome) {
   result = &outcome;
   asm volatile("int3" ::: "memory");
   starting = nullptr;
+  outcome.wrote_code = std::memcmp(code, c.code.data(), c.code_size) != 0;
   std::memset(reinterpret_cast<u8*>(CODE), 0xcc, PAGE_SIZE);
   outcome.data.assign(data, data + DATA_WRITABLE);
 }

@@ -57,7 +57,6 @@ bool ambiguous(ZydisISASet set) {
     case ZYDIS_ISA_SET_CLDEMOTE:
     case ZYDIS_ISA_SET_PREFETCHWT1:
     case ZYDIS_ISA_SET_AMD3DNOW: // PREFETCH(W) come with long mode
-    case ZYDIS_ISA_SET_RTM:      // XABORT is also decoded as MOV's group
     case ZYDIS_ISA_SET_RDTSCP:
     case ZYDIS_ISA_SET_RDPMC:
     case ZYDIS_ISA_SET_AMD: return true;
@@ -97,6 +96,15 @@ bool skipped(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_LSS: return true;
     default: return false;
   }
+}
+
+// The host's FS and GS bases are its C library's.
+bool uses_fs_or_gs(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
+  for (unsigned n = 0; n < insn.operand_count; ++n)
+    if (operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+        (operands[n].mem.segment == ZYDIS_REGISTER_FS || operands[n].mem.segment == ZYDIS_REGISTER_GS))
+      return true;
+  return false;
 }
 
 bool writes_segment(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
@@ -224,12 +232,12 @@ const ZydisDecoder& zydis(Mode mode) {
 
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
   if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return Verdict::unsupported;
+  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
+  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
   // LZCNT and TZCNT execute on this host, where a CPU without them would execute BSR and BSF.
   const bool bit_scan = insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
   if (bit_scan && has_prefix(insn, 0xf3)) return Verdict::skip;
-  if (vendors_differ(insn)) return Verdict::skip;
-  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
-  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
+  if (vendors_differ(insn) || uses_fs_or_gs(insn, operands)) return Verdict::skip;
   if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return Verdict::skip;
   return Verdict::compare;
 }
@@ -264,15 +272,68 @@ bool always_faults(const Slot& slot) {
     case ZYDIS_MNEMONIC_WRMSR:
     case ZYDIS_MNEMONIC_SWAPGS: return true;
     case ZYDIS_MNEMONIC_MOV: return slot.map == 1; // MOV CR, MOV DR
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_RET: return slot.prefix == 0x66; // a 16-bit IP, and nothing is mapped there
     default: return false;
+  }
+}
+
+bool fits_in_block(const Slot& slot) {
+  if (slot.verdict != Verdict::compare || always_faults(slot)) return false;
+  switch (slot.mnemonic) {
+    case ZYDIS_MNEMONIC_DIV: // undefined flags
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_RET: // leave the block
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_FXSAVE: // show what the models do not have
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR: // may unmask exceptions
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSTENV: // shows FIP when nothing is pending
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD: return false;
+    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
+                             // classified
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
+    default: return true;
   }
 }
 
 std::string Slot::name() const {
   char text[96];
-  std::snprintf(text, sizeof text, "%s%s%02X%s %s", prefix == 0 ? "" : prefix == 0x66 ? "66 " : prefix == 0xf3 ? "F3 " : "F2 ",
-                map == 0 ? "" : map == 1 ? "0F " : map == 2 ? "0F38 " : "0F3A ", opcode,
-                !has_modrm ? "" : memory ? " mem" : " reg", ZydisMnemonicGetString(mnemonic));
+  std::snprintf(text, sizeof text, "%s%s%02X%s %s",
+                prefix == 0      ? ""
+                : prefix == 0x66 ? "66 "
+                : prefix == 0xf3 ? "F3 "
+                                 : "F2 ",
+                map == 0   ? ""
+                : map == 1 ? "0F "
+                : map == 2 ? "0F38 "
+                           : "0F3A ",
+                opcode,
+                !has_modrm ? ""
+                : memory   ? " mem"
+                           : " reg",
+                ZydisMnemonicGetString(mnemonic));
   std::string name = text;
   if (fixed != 0) name += " /" + std::to_string(modrm >> 3 & 7);
   return name;
