@@ -53,7 +53,8 @@ template <class T, Form F, bool Signed>
 const Insn* multiply(Cpu& cpu, const Insn* i) {
   using W = typename Wide<T>::type;
   const T source = read_rm<T, F>(cpu, i);
-  const W product = static_cast<W>(widen<T, Signed>(reg<T>(cpu, RAX)) * widen<T, Signed>(source));
+  using Product = std::conditional_t<(sizeof(W) < sizeof(u32)), u32, W>; // u16 would be multiplied as int
+  const W product = static_cast<W>(Product{widen<T, Signed>(reg<T>(cpu, RAX))} * Product{widen<T, Signed>(source)});
   const T low = static_cast<T>(product), high = static_cast<T>(product >> (8 * sizeof(T)));
   if constexpr (sizeof(T) == 1) {
     set_reg<u16>(cpu, RAX, static_cast<u16>(product));
