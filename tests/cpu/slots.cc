@@ -306,9 +306,7 @@ bool fits_in_block(const Slot& slot) {
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_PUSHA:
-    case ZYDIS_MNEMONIC_PUSHAD: return false;
+    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
     case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
                              // classified
     case ZYDIS_MNEMONIC_BTR:
