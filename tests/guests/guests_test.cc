@@ -1,7 +1,7 @@
-#include "tests/guests/harness.hpp"
-
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include "tests/guests/harness.hpp"
 
 namespace transom::tests {
 namespace {
@@ -15,9 +15,10 @@ std::string test_devices(unsigned count = 1) {
   static constexpr unsigned LINES[] = {5, 10, 11};
   std::string text;
   for (unsigned i = 0; i < count; ++i)
-    text += fmt::format("[[device]]\nplugin = \"mmio_test\"\nname = \"mmio{0}\"\nconfig = {{ \"irq.intr\" = {1}, "
-                        "\"base.mmio\" = \"0xd00{0}0000\", \"base.pio\" = \"0x10{0}0\" }}\n",
-                        i, LINES[i]);
+    text += fmt::format(
+        "[[device]]\nplugin = \"mmio_test\"\nname = \"mmio{0}\"\nconfig = {{ \"irq.intr\" = {1}, "
+        "\"base.mmio\" = \"0xd00{0}0000\", \"base.pio\" = \"0x10{0}0\" }}\n",
+        i, LINES[i]);
   return text;
 }
 const std::string MMIO_IN_HYPERVISOR = "[placement]\nmmio0 = \"hypervisor\"\n";
@@ -43,9 +44,29 @@ TEST(StringIo, IsTheSameInASingleProcess) {
   run(guest);
 }
 
-TEST(HotCode, CopiedOverByADeviceInDom0IsAlwaysTheNewCode) { run({"hot_code.elf", test_devices()}); }
+TEST(HotCode, CopiedOverByADeviceInDom0IsAlwaysTheNewCode) { run({"hot_code.elf", test_devices() + SLEEP}); }
 TEST(HotCode, CopiedOverByADeviceInTheHypervisorIsAlwaysTheNewCode) {
   run({"hot_code.elf", test_devices() + MMIO_IN_HYPERVISOR});
+}
+
+// ---------------------------------------------------------------------------------------------------- 8259A
+
+TEST(Pic, InTheHypervisorObeysEveryCommandWord) {
+  const GuestResult result = run_guest({"pic.elf", test_devices(3) + PIC_HYPERVISOR});
+  expect_passed(result);
+  EXPECT_EQ(result.counters.at("exits.intack"), 0u);
+}
+TEST(Pic, InDom0ObeysEveryCommandWordAndIsAcknowledgedOverTheBorder) {
+  const GuestResult result = run_guest({"pic.elf", test_devices(3) + PIC_DOM0});
+  expect_passed(result);
+  EXPECT_GT(result.counters.at("exits.intack"), 200u);
+}
+TEST(Pic, InASleepingDom0ObeysEveryCommandWord) { run({"pic.elf", test_devices(3) + PIC_DOM0 + SLEEP}); }
+TEST(Pic, InASpinningDom0ObeysEveryCommandWord) { run({"pic.elf", test_devices(3) + PIC_DOM0 + SPIN}); }
+TEST(Pic, InASingleProcessObeysEveryCommandWord) {
+  GuestRun guest{"pic.elf", test_devices(3) + PIC_DOM0};
+  guest.single_process = true;
+  run(guest);
 }
 
 } // namespace

@@ -38,7 +38,8 @@ void write_file(const fs::path& file, const std::string& content) {
 
 // Counters of the info JSON, which lists them as {"name": …, "value": "…"} under each device's "name".
 void read_counters(const std::string& json, GuestResult& result) {
-  static const std::regex ITEM(R"re("(exits|execution|devices)"|"name":\s*"([^"]*)",\s*"value":\s*"?(\d+)"?|"name":\s*"([^"]*)")re");
+  static const std::regex ITEM(
+      R"re("(exits|execution|devices)"|"name":\s*"([^"]*)",\s*"value":\s*"?(\d+)"?|"name":\s*"([^"]*)")re");
   std::string scope;
   bool devices = false;
   for (auto m = std::sregex_iterator(json.begin(), json.end(), ITEM); m != std::sregex_iterator(); ++m) {
@@ -105,9 +106,13 @@ int wait_for_program(int pid) {
 }
 
 GuestResult run_guest(const GuestRun& run, const Scratch& folder) {
-  std::vector<std::string> arguments{program("transom"),         "run",       write_domain(run, folder).string(),
-                                     "--info-at-end",            (folder / "info.json").string(),
-                                     "--timeout",                std::to_string(run.timeout_s)};
+  std::vector<std::string> arguments{program("transom"),
+                                     "run",
+                                     write_domain(run, folder).string(),
+                                     "--info-at-end",
+                                     (folder / "info.json").string(),
+                                     "--timeout",
+                                     std::to_string(run.timeout_s)};
   if (run.single_process) arguments.push_back("--single-process");
   GuestResult result;
   result.status = wait_for_program(start_program(arguments, folder));

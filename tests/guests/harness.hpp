@@ -9,19 +9,19 @@
 namespace transom::tests {
 
 struct GuestRun {
-  std::string guest{};           // image in the build's guest folder: "mmio.elf"
-  std::string config{};          // TOML behind what every guest gets
-  std::string disk{};            // if not empty, the contents of disk0
-  std::string module{};          // if not empty, the contents of the Multiboot module or initrd
+  std::string guest{};  // image in the build's guest folder: "mmio.elf"
+  std::string config{}; // TOML behind what every guest gets
+  std::string disk{};   // if not empty, the contents of disk0
+  std::string module{}; // if not empty, the contents of the Multiboot module or initrd
   std::string cmdline{};
-  bool as_firmware = false;    // the image is a ROM, not a kernel
+  bool as_firmware = false; // the image is a ROM, not a kernel
   bool single_process = false;
   unsigned timeout_s = 120;
 };
 
 struct GuestResult {
   int status = -1;
-  std::string e9, errors; // the guest's output, and stderr of `transom run`
+  std::string e9, errors;                             // the guest's output, and stderr of `transom run`
   std::map<std::string, unsigned long long> counters; // "mmio0.runs", "exits.intack", "execution.instructions"
 };
 

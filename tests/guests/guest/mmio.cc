@@ -76,7 +76,8 @@ void posted_writes() {
     mmio0.reg(TestDevice::DOORBELL) = round;
     ++posted;
     for (u64 word = 0; word < 8; ++word)
-      check_equal(mmio0.reg(TestDevice::POSTED + 8 * word), round << 8 | word, "a posted write is there at the next read");
+      check_equal(mmio0.reg(TestDevice::POSTED + 8 * word), round << 8 | word,
+                  "a posted write is there at the next read");
   }
   for (u64 i = 0; i < 1000; ++i, ++posted) mmio0.reg(TestDevice::POSTED) = i;
   check_equal(mmio0.reg(TestDevice::POSTED), 999, "posted writes arrive in order: the last one counts");

@@ -91,7 +91,10 @@ void straddling() {
 volatile u64 faults, fault_rcx, fault_rdi, fault_rsi, fault_cr2, fault_elements, fault_error;
 void on_page_fault(Frame& frame) {
   faults = faults + 1;
-  fault_rcx = frame.rcx; fault_rdi = frame.rdi; fault_rsi = frame.rsi; fault_error = frame.error;
+  fault_rcx = frame.rcx;
+  fault_rdi = frame.rdi;
+  fault_rsi = frame.rsi;
+  fault_error = frame.error;
   fault_cr2 = fault_address();
   fault_elements = in32(PORT + TestDevice::ELEMENTS);
   if (faults > 1) die("the page fault repeats");

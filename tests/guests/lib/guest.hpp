@@ -14,7 +14,7 @@ inline constexpr u32 PASSED = 16, FAILED = 17;
 void guest_main();
 
 // --- the harness
-[[noreturn]] void finish();           // PASSED if every check held, else FAILED
+[[noreturn]] void finish();             // PASSED if every check held, else FAILED
 [[noreturn]] void die(const char* why); // FAILED, at once
 void print(const char* text);
 void print_number(u64 value, u32 base = 10);

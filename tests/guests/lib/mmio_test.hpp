@@ -9,13 +9,26 @@ struct TestDevice {
   u16 port;
 
   enum : u64 {
-    SCRATCH = 0, ID = 0x100, WRITES = 0x108, IRQ = 0x110, DMA_SOURCE = 0x118, DMA_TARGET = 0x120, DMA_LENGTH = 0x128,
-    DMA_COMMAND = 0x130, TIMER = 0x138, EXPIRED = 0x140, POSTED = 0x180, DOORBELL = 0x1c0, RINGS = 0x1c8
+    SCRATCH = 0,
+    ID = 0x100,
+    WRITES = 0x108,
+    IRQ = 0x110,
+    DMA_SOURCE = 0x118,
+    DMA_TARGET = 0x120,
+    DMA_LENGTH = 0x128,
+    DMA_COMMAND = 0x130,
+    TIMER = 0x138,
+    EXPIRED = 0x140,
+    POSTED = 0x180,
+    DOORBELL = 0x1c0,
+    RINGS = 0x1c8
   };
   enum : u16 { DATA = 0, SUM = 4, RUNS = 8, ELEMENTS = 12 };
 
   template <class T = u64>
-  volatile T& reg(u64 offset) const { return at<T>(base + offset); }
+  volatile T& reg(u64 offset) const {
+    return at<T>(base + offset);
+  }
   void raise() const { reg(IRQ) = 1; }
   void lower() const { reg(IRQ) = 0; }
 };

@@ -33,9 +33,7 @@ inline void end(u8 irq) { // of an interrupt that came by the normal way
   if (irq >= 8) out8(SLAVE, NONSPECIFIC);
   out8(MASTER, NONSPECIFIC);
 }
-inline void level_triggered(u16 irqs) {
-  out8(ELCR, static_cast<u8>(irqs)), out8(ELCR + 1, static_cast<u8>(irqs >> 8));
-}
+inline void level_triggered(u16 irqs) { out8(ELCR, static_cast<u8>(irqs)), out8(ELCR + 1, static_cast<u8>(irqs >> 8)); }
 
 // Counts interrupts by IRQ; the handler ends each one and keeps their order.
 struct Log {
@@ -61,11 +59,14 @@ inline void on_irq(Frame& frame) {
 inline void handle_all() {
   for (u8 irq = 0; irq < 16; ++irq) handle(static_cast<u8>(BASE + irq), on_irq);
 }
-// Lets what is pending in.
-inline void let_in(u32 spins = 20000) {
-  enable();
-  for (u32 i = 0; i < spins; ++i) asm volatile("pause");
-  disable();
+// Lets what is pending in. A line that went up may still be on its way to a PIC in another process; an access to that
+// PIC comes behind it, so what was raised before let_in() is in before it returns.
+inline void let_in() {
+  for (u32 i = 0; i < 20; ++i) {
+    in8(MASTER + 1);
+    enable();
+    disable();
+  }
 }
 
 } // namespace pic
