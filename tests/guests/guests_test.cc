@@ -69,5 +69,11 @@ TEST(Pic, InASingleProcessObeysEveryCommandWord) {
   run(guest);
 }
 
+// ---------------------------------------------------------------------------------------------------- 8254
+
+TEST(Pit, InTheHypervisorCountsInEveryMode) { run({"pit.elf", PIC_HYPERVISOR}); }
+TEST(Pit, InDom0CountsInEveryMode) { run({"pit.elf", PIC_DOM0}); }
+TEST(Pit, InASleepingDom0CountsInEveryMode) { run({"pit.elf", PIC_DOM0 + SLEEP}); }
+
 } // namespace
 } // namespace transom::tests
