@@ -152,6 +152,14 @@ void Board::settle() {
   refresh_deadline();
 }
 
+void Board::finish_deasserts() {
+  if (!deassert_on_its_way_.load(std::memory_order_acquire)) return;
+  deassert_on_its_way_.store(false, std::memory_order_relaxed);
+  links_[pic_.server]->flush_posted();
+  const auto held = lock();
+  settle();
+}
+
 void Board::apply(Origin origin, const Effect& effect) {
   switch (effect.kind) {
     case EffectKind::line: {
@@ -238,9 +246,11 @@ void Board::line_changed(u32 line, bool level) {
   if (line < 16 && has_pic_ && line < pic_inputs_) {
     if (pic_.server == SERVER_HYPERVISOR)
       local_->irq_in(pic_.device, line, level ? 1 : 0);
-    else
+    else {
       links_[pic_.server]->post({PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, line, level ? u64{1} : 0},
                                 true);
+      if (!level) deassert_on_its_way_.store(true, std::memory_order_release);
+    }
   }
 }
 
