@@ -297,7 +297,7 @@ bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     if (width == 4 && gpa % 16 == 0) lapic.write(static_cast<u32>(gpa % PAGE_SIZE), static_cast<u32>(value));
   } else if ((gpa & PAGE_MASK) == Ioapic::BASE) {
-    board_.ioapic().write(gpa % PAGE_SIZE, static_cast<u32>(value));
+    board_.write_ioapic(gpa % PAGE_SIZE, static_cast<u32>(value));
   } else {
     return false;
   }
