@@ -216,12 +216,30 @@ inline u64 operand_address(Cpu& cpu, const Insn& i, unsigned width, bool write) 
          : i.form == Form::full ? operand_address<Form::full>(cpu, i, width, write)
                                 : operand_address<Form::legacy>(cpu, i, width, write);
 }
+// Ten bytes are eight and two with checks of their own; a store makes all of them before it writes.
 template <class T>
 inline T load(Cpu& cpu, const Insn& i) {
+  if constexpr (WIDTH<T> == 10) {
+    if (i.form == Form::legacy) {
+      const u64 offset = effective_offset(cpu, i);
+      const u64 low = read<u64>(cpu, i.segment, offset);
+      return {low, read<u16>(cpu, i.segment, offset + 8)};
+    }
+  }
   return read_linear<T>(cpu, operand_address(cpu, i, WIDTH<T>, false));
 }
 template <class T>
 inline void store(Cpu& cpu, const Insn& i, T value) {
+  if constexpr (WIDTH<T> == 10) {
+    if (i.form == Form::legacy) {
+      const u64 offset = effective_offset(cpu, i);
+      probe(cpu, segment_address(cpu, i.segment, offset, 8, true), 8, Access::write, user_mode(cpu));
+      const u64 top = segment_address(cpu, i.segment, offset + 8, 2, true);
+      probe(cpu, top, 2, Access::write, user_mode(cpu));
+      write<u64>(cpu, i.segment, offset, value.low);
+      return write_linear<u16>(cpu, top, value.high);
+    }
+  }
   write_linear<T>(cpu, operand_address(cpu, i, WIDTH<T>, true), value);
 }
 template <class T, class F>
