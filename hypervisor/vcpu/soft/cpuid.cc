@@ -81,7 +81,8 @@ CpuidResult extended(const Model& m, u32 leaf) {
     case 0x8000'0005: return {0xff08'ff08, 0xff20'ff20, 0x4002'0140, 0x4002'0140};
     case 0x8000'0006: return {0, 0x4200'4200, 0x0200'8140, 0};
     case 0x8000'0007: return {0, 0, 0, bits({8})}; // the TSC runs at one rate in every state
-    case 0x8000'0008: return {PHYSICAL_BITS | 48 << 8, 0, 0, 0};
+    case 0x8000'0008:
+      return {PHYSICAL_BITS | 48 << 8, bits({2}), 0, 0}; // FXSAVE always saves the error pointers
     // LFENCE serializes; null selectors clear the base; automatic IBRS: guest code trains no predictor that steers
     // what another guest privilege level executes, so its setting is only kept.
     case 0x8000'0021: return {bits({2, 6, 8}), 0, 0, 0};

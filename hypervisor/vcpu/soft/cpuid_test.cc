@@ -80,7 +80,7 @@ TEST_F(Cpuid, TheInstructionClearsUpperHalves) {
   b.code({0x0f, 0xa2});
   b.step();
   EXPECT_EQ(b.cpu.gpr[RAX], PHYSICAL_BITS | 48u << 8);
-  EXPECT_EQ(b.cpu.gpr[RBX], 0u);
+  EXPECT_EQ(b.cpu.gpr[RBX], 4u);
   EXPECT_EQ(b.cpu.gpr[RDX], 0u);
 }
 

@@ -107,7 +107,8 @@ void task_gate_interrupt(Cpu& cpu, const Event& e, const Descriptor& gate) {
   set_stack_pointer(cpu, stack.rsp);
 }
 
-// The double-fault matrix (SDM 3A table 6-5).
+// The double-fault matrix (SDM 3A table 6-5), but for #AC: the manual calls it benign, and processors hang for ever on
+// a CPL 3 handler whose stack is misaligned. As a contributory one it ends in a double fault.
 enum class Class : u8 { benign, contributory, page_fault, double_fault };
 Class class_of(const Event& e) {
   if (e.kind != EventKind::fault) return Class::benign;
@@ -116,7 +117,8 @@ Class class_of(const Event& e) {
     case TS:
     case NP:
     case SS_FAULT:
-    case GP: return Class::contributory;
+    case GP:
+    case AC: return Class::contributory;
     case PF: return Class::page_fault;
     case DF: return Class::double_fault;
     default: return Class::benign;
@@ -170,11 +172,10 @@ void deliver(Cpu& cpu) {
     cpu.pending_debug = 0; // data breakpoints of an instruction that did not complete
   }
   cpu.delivering = e;
+  cpu.interrupt_shadow = false;
+  if (e.kind == EventKind::nmi) cpu.nmi_blocked = true; // even if the way to its handler faults (SDM 3A 6.7.1)
   interrupt(cpu, e);
   cpu.delivering = {};
-  if (e.kind == EventKind::nmi) cpu.nmi_blocked = true;
-  cpu.interrupt_shadow = false;
-  update_mode(cpu);
 }
 
 namespace op {
