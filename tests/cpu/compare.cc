@@ -34,6 +34,8 @@ constexpr u64 KERNEL_HALF = CANONICAL_END - PAGE_SIZE; // Linux: TASK_SIZE_MAX
 // An access that crosses the end of the address space (4 GiB, or the canonical hole) may fault for either half first;
 // SDM 3A 5.3 leaves accesses beyond FFFFFFFFh to the implementation.
 bool crosses_the_end(const Outcome& native, const Outcome& soft) {
+  const bool we_check_first = native.vector == PF && (soft.vector == GP || soft.vector == SS_FAULT);
+  if (we_check_first && (native.cr2 & ~u64{511}) == 0xffff'fe00) return true; // BOUND: two reads for the host
   const bool host_checks_first = native.vector == GP || native.vector == SS_FAULT;
   const u64 end = soft.cr2 & ~u64{511};
   const bool at_end = end == 0xffff'fe00 || end == CANONICAL_END - 512 || soft.cr2 < 512;
