@@ -124,7 +124,10 @@ void Dom0::run() {
     }
     if (worked) continue;
     if (now - last_work < spin_ns_) {
-      cpu_relax();
+      if (now - last_work > SPIN_ALONE_NS)
+        ::sched_yield();
+      else
+        cpu_relax();
       continue;
     }
     if (wake_ == WakePolicy::adaptive) spin_ns_ = std::max(SPIN_MIN_NS, spin_ns_ / 2);
