@@ -1,6 +1,7 @@
 #include "hypervisor/board.hpp"
 
 #include <fmt/format.h>
+#include <utility>
 
 #include "vdev/ext/irq_route.h"
 #include "vdev/ext/wire.h"
@@ -40,8 +41,8 @@ Board::Board(const DomainMemory& memory, const DomainPlan& plan)
         static_cast<u8>(v), v == 0,
         Lapic::Wiring{[this] { return memory_.clock().now(); },
                       [this, v](const InterruptMessage& m, u32 shorthand) { send_ipi(v, m, shorthand); },
-                      [this](u8 vector) { ioapic_.end_of_interrupt(vector); }, [] {},
-                      [this, v] { vcpus_[v].nmi.store(true); }}));
+                      [this](u8 vector) { ioapic_.end_of_interrupt(vector); }, [this] { interrupts_changed_ = true; },
+                      [this, v] { vcpus_[v].nmi.store(interrupts_changed_ = true); }}));
 }
 
 // ---------------------------------------------------------------------------------------------------- devices
@@ -145,7 +146,7 @@ void Board::settle() {
   };
   for (u32 round = 0; round < MAX_ROUNDS && drain_all(); ++round) {
   }
-  refresh_interrupts();
+  if (std::exchange(interrupts_changed_, false)) refresh_interrupts();
   refresh_deadline();
 }
 
@@ -168,12 +169,26 @@ bool Board::feed_pic() {
                    {PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, next.input, next.level ? u64{1} : 0})) {
       break;
     }
+    if (pic_.server != SERVER_HYPERVISOR && !next.level) deassert_on_its_way_.store(true, std::memory_order_release);
     pic_queue_.pop_front();
     any = true;
   }
   pic_waiting_.store(!pic_queue_.empty(), std::memory_order_release);
   if (!pic_queue_.empty()) memory_.device_thread_event().notify();
   return any;
+}
+
+void Board::write_ioapic(u64 offset, u32 value) {
+  ioapic_.write(offset, value);
+  interrupts_changed_ = true; // a pin may have become the PIC's way in
+}
+
+void Board::finish_deasserts() {
+  if (!deassert_on_its_way_.load(std::memory_order_acquire)) return;
+  deassert_on_its_way_.store(false, std::memory_order_relaxed);
+  links_[pic_.server]->flush_posted();
+  const auto held = lock();
+  settle();
 }
 
 void Board::apply(Origin origin, const Effect& effect) {
@@ -221,7 +236,7 @@ void Board::apply_wire(Origin origin, u32 wire, u64 value) {
     case VDEV_WIRE_PANIC: return stop(StopReason::panic, static_cast<u32>(value));
     case VDEV_WIRE_EXIT: return stop(StopReason::debug_exit, static_cast<u32>(value));
     case VDEV_WIRE_NMI:
-      if (value != 0) vcpus_[0].nmi.store(true);
+      if (value != 0) vcpus_[0].nmi.store(interrupts_changed_ = true);
       return;
     default: return; // SMI: this board has no SMM
   }
@@ -257,6 +272,7 @@ void Board::set_line_source(u32 line, u32 source, bool level) {
 }
 
 void Board::line_changed(u32 line, bool level) {
+  interrupts_changed_ = true;
   if (line == LINE_INTR) {
     lapics_[0]->set_lint0(level);
     ioapic_.set_pin(0, level); // the 8259s' output is wired to both, as on a PC [MP specification 1.4, 3.6.2.2]
@@ -371,6 +387,7 @@ void Board::reset() {
   a20_sources_.fill(0);
   a20_.store(true);
   for (auto& wires : vcpus_) wires.nmi.store(false);
+  interrupts_changed_ = true;
   settle();
 }
 

@@ -224,8 +224,8 @@ TEST_F(BoardTest, ThePicsOutputReachesIoapicPinZero) { // MP specification: ExtI
   EXPECT_FALSE(board->interrupt_pending(0));
   {
     const auto held = board->lock();
-    board->ioapic().write(0, 0x10);
-    board->ioapic().write(0x10, 0x700);
+    board->write_ioapic(0, 0x10);
+    board->write_ioapic(0x10, 0x700);
     board->settle();
   }
   EXPECT_TRUE(board->interrupt_pending(0));
@@ -238,8 +238,8 @@ TEST_F(BoardTest, ALevelGoesThroughTheIoapicUntilItsEoi) {
   {
     const auto held = board->lock();
     board->lapic(0).write(0xf0, 0x1ff);
-    board->ioapic().write(0, 0x10 + 22);
-    board->ioapic().write(0x10, 0x8061);
+    board->write_ioapic(0, 0x10 + 22);
+    board->write_ioapic(0x10, 0x8061);
   }
   line(0, true);
   EXPECT_EQ(acknowledge(), 0x61);

@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ide_bench.hpp"
-#include "qtest_client.hpp"
+#include "plugins/ide/ide_bench.hpp"
+#include "tests/qtest/qtest_client.hpp"
 
 namespace ide::test {
 namespace {
