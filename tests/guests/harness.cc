@@ -75,9 +75,9 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
     rest.erase(at, end - at);
   }
   write_file(folder / "vm.toml",
-             fmt::format("name = \"guest\"\nmemory = \"32M\"\ncpu = \"soft\"\non_reboot = \"exit\"\n[boot]\n{}{}"
+             fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpu = \"soft\"\non_reboot = \"exit\"\n[boot]\n{}{}"
                          "[[serial]]\nto = \"none\"\n{}{}",
-                         image, disk, debug, rest));
+                         run.name, image, disk, debug, rest));
   return folder / "vm.toml";
 }
 

@@ -14,7 +14,8 @@ struct GuestRun {
   std::string disk{};   // if not empty, the contents of disk0
   std::string module{}; // if not empty, the contents of the Multiboot module or initrd
   std::string cmdline{};
-  bool as_firmware = false; // the image is a ROM, not a kernel
+  std::string name = "guest"; // of the domain
+  bool as_firmware = false;   // the image is a ROM, not a kernel
   bool single_process = false;
   unsigned timeout_s = 120;
 };
