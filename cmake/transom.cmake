@@ -32,7 +32,19 @@ elseif(TRANSOM_SANITIZE STREQUAL "fuzz")
   add_link_options(-fsanitize=address,undefined)
 endif()
 
+# transom_label_target(TARGET LABELS...): building tests_LABEL builds all test programs of a label (./dev builds only those
+# under a sanitizer).
+function(transom_label_target target)
+  foreach(label ${ARGN})
+    if(NOT TARGET tests_${label})
+      add_custom_target(tests_${label})
+    endif()
+    add_dependencies(tests_${label} ${target})
+  endforeach()
+endfunction()
+
 # transom_test(NAME SOURCES... [LIBS libs...] [LABELS labels...]): one GoogleTest program; every TEST is a ctest of its own.
+# Labels that ./dev knows: thread (runs under TSan too); long (only with --long); the rest say which part is tested.
 function(transom_test name)
   cmake_parse_arguments(T "" "" "LIBS;LABELS" ${ARGN})
   add_executable(${name} ${T_UNPARSED_ARGUMENTS})
@@ -40,6 +52,7 @@ function(transom_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_compile_definitions(${name} PRIVATE TRANSOM_PLUGIN_DIR="${TRANSOM_PLUGIN_DIR}" TRANSOM_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${T_LABELS}")
+  transom_label_target(${name} ${T_LABELS})
 endfunction()
 
 # transom_plugin(NAME SOURCES...): a device plugin, built as any stranger's would be: against the SDK alone.
@@ -75,5 +88,6 @@ function(transom_plugin_fuzz group)
     target_link_libraries(${group}_fuzz PRIVATE vdev_fuzz_main)
     add_test(NAME ${group}_fuzz.RandomInputs COMMAND ${group}_fuzz)
     set_tests_properties(${group}_fuzz.RandomInputs PROPERTIES LABELS plugin)
+    transom_label_target(${group}_fuzz plugin)
   endif()
 endfunction()

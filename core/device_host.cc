@@ -266,7 +266,7 @@ void DeviceHost::irq_in(u32 index, u32 input, u32 level) {
 void DeviceHost::expire(u64 now) {
   for (const auto& device : devices_) {
     DeviceInstance& d = *device;
-    if (d.deadline > now || d.timer == nullptr || d.quarantined || !room_for_dispatch()) continue;
+    if (d.deadline > now || d.timer == nullptr || d.quarantined || !room_for_dispatch() || draining(d.index)) continue;
     d.slot().counters.events.fetch_add(1, std::memory_order_relaxed);
     Dispatch dispatch(*this, d, ~0u);
     d.timer->expire(d.device, now);
@@ -370,6 +370,18 @@ void DeviceHost::pause_all(bool paused) {
     Dispatch dispatch(*this, d, ~0u);
     (paused ? d.lifecycle->pause : d.lifecycle->resume)(d.device);
   }
+}
+
+bool DeviceHost::draining(u32 index) const {
+  if (index >= devices_.size() || !devices_[index]->cancelled) return false;
+  DeviceInstance& d = *devices_[index];
+  for (const BlockSlot& slot : d.slot().block.slots) {
+    const BlockSlotState state = slot.state.load(std::memory_order_acquire);
+    const bool under_way = state == BlockSlotState::queued || state == BlockSlotState::running;
+    if (under_way && slot.request.generation != d.generation[slot.request.drive % BLOCK_DRIVES]) return true;
+  }
+  d.cancelled = false;
+  return false;
 }
 
 bool DeviceHost::requests_in_flight() const {

@@ -79,6 +79,9 @@ class DeviceHost {
   void reset_all();
   void pause_all(bool paused);
   bool requests_in_flight() const; // of any device's block ring
+  // The device cancelled requests and some are still under way. It gets no further entry until they are over: they may
+  // touch memory that it would use for the next ones.
+  bool draining(u32 device) const;
 
   // Effects are in the ring that an owner elsewhere has to apply.
   bool effects_pending() const;

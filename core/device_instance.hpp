@@ -64,6 +64,7 @@ class DeviceInstance {
   std::array<bool, STREAMS> out_written{};    // in this dispatch
   std::array<bool, STREAMS> out_starved{};    // a write was cut short: call writable() when there is room
   std::array<u32, BLOCK_DRIVES> generation{}; // of each drive, published or not
+  bool cancelled = false;                     // since its last idle moment: look for stale requests under way
   std::array<u32, 16> bulk_offset{};          // of each buffer, within ServerPage::bulk
   std::array<u32, 16> bulk_size{};            // 0: not asked for
 

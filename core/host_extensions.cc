@@ -194,6 +194,7 @@ void block_cancel(const vdev_host* host, uint32_t drive) {
   DeviceInstance& d = self(host);
   if (drive >= BLOCK_DRIVES) return;
   d.push({EffectKind::block_cancel, 0, drive, ++d.generation[drive], 0, 0});
+  d.cancelled = true;
 }
 
 // --- streams

@@ -104,8 +104,10 @@ bool IoreqServer::serve_posted() {
   u32 head = page_.posted_head.load(std::memory_order_relaxed);
   const u32 tail = page_.posted_tail.load(std::memory_order_acquire);
   if (head == tail || tail - head > POSTED_SLOTS) return false;
+  const u32 first = head;
   for (; head != tail; ++head) {
     const PostedRecord record = page_.posted[head % POSTED_SLOTS]; // copy once
+    if (host_.draining(record.device)) return head != first;       // in order: the rest waits as well
     wait_for_room();
     host_.begin_posted(head + 1);
     if (record.kind == PostedRecord::irq_in) {
@@ -123,7 +125,7 @@ bool IoreqServer::serve_posted() {
 bool IoreqServer::serve_ioreqs() {
   bool any = false;
   for (u32 slot = 0; slot < IOREQ_SLOTS; ++slot) {
-    if (page_.ioreq[slot].state() != IoreqState::ready) continue;
+    if (page_.ioreq[slot].state() != IoreqState::ready || host_.draining(page_.side[slot].device)) continue;
     serve(slot);
     any = true;
   }
@@ -134,6 +136,8 @@ bool IoreqServer::serve_ioreqs() {
 
 void IoreqServer::serve(u32 slot) {
   Ioreq& ioreq = page_.ioreq[slot];
+  serve_posted(); // what was written before this access, in order
+  if (page_.posted_head.load(std::memory_order_relaxed) != page_.posted_tail.load(std::memory_order_acquire)) return;
   const IoreqSide side = page_.side[slot]; // copy once, then look only at the copies
   const u8 flags = ioreq.bits.load(std::memory_order_relaxed) & 0xf0;
   const u64 addr = ioreq.addr, data = ioreq.data;
@@ -141,7 +145,6 @@ void IoreqServer::serve(u32 slot) {
   const u8 type = ioreq.type;
   ioreq.set_state(IoreqState::in_process, flags);
 
-  serve_posted(); // what was written before this access, in order
   wait_for_room();
   if (static_cast<IoreqType>(type) == IoreqType::control) return control(slot, static_cast<Control>(addr));
   const u64 answer = dispatch(slot, side, type, flags, addr, data, count, size);

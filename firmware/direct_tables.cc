@@ -95,6 +95,9 @@ std::vector<PortWrite> direct_boot_ports() {
   config(1, 3, 0xd2, 1, 9);
   config(1, 3, 0x04, 2, 0x0103);
   writes.push_back({0xcf8, 4, 0});
+  // 8042 command byte: keyboard interrupt on, mouse off, scan codes translated to set 1 as every PC system expects.
+  writes.push_back({0x64, 1, 0x60});
+  writes.push_back({0x60, 1, 0x61});
   return writes;
 }
 

@@ -29,7 +29,8 @@ struct PortWrite {
 };
 
 // In order: shadow RAM readable, PIRQ routes and ELCR, PM and SMBus blocks, the IDE channels' decode enable and the
-// bus master's ports, interrupt lines. PCI devices behind these (NIC, VGA) get their BARs from the kernel.
+// bus master's ports, interrupt lines, the 8042's command byte. PCI devices behind these (NIC, VGA) get their BARs from
+// the kernel.
 std::vector<PortWrite> direct_boot_ports();
 
 } // namespace transom::firmware

@@ -51,7 +51,8 @@ class Board {
   // --- lock held
   PciHost& pci() { return pci_; }
   Lapic& lapic(u32 vcpu) { return *lapics_[vcpu]; }
-  Ioapic& ioapic() { return ioapic_; }
+  const Ioapic& ioapic() const { return ioapic_; }
+  void write_ioapic(u64 offset, u32 value);
   DeviceHost& local() { return *local_; }
   void settle(); // apply everything that any host has committed; after each access to a device
   // Without the lock, before the vCPU goes on: a line that was lowered has reached a PIC that lives elsewhere, so that
@@ -112,6 +113,7 @@ class Board {
   std::array<u64, 4> link_levels_{}; // PIRQA–D, one bit a source
   std::array<u32, 4> routes_{};
   u32 next_source_ = 0;
+  bool interrupts_changed_ = true; // a line or an APIC: what the vCPUs see has to be worked out again
   bool has_pic_ = false;
   Origin pic_{};
   u32 pic_inputs_ = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "vdev/ext/posted.h"
 
@@ -33,12 +34,23 @@ void Platform::after_call(u32 server) {
   board_.finish_deasserts();
 }
 
+// The board lock, at a moment when the device (placed here) may be entered.
+Board::Lock Platform::lock_for(u16 local_device) {
+  auto held = board_.lock();
+  while (board_.local().draining(local_device) && memory_.page().state.load() != DomainState::stopped) {
+    held.unlock();
+    std::this_thread::yield();
+    held.lock();
+  }
+  return held;
+}
+
 u64 Platform::device_read(const Claim& claim, IoreqType type, u64 address, u32 width) {
   const u64 offset = address - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
     u64 value = 0;
     {
-      const auto held = board_.lock();
+      const auto held = lock_for(claim.device);
       board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
       value = board_.local().read(claim.device, claim.region, offset, width);
       board_.settle();
@@ -57,7 +69,7 @@ void Platform::device_write(const Claim& claim, IoreqType type, u64 address, u32
   const u64 offset = address - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
     {
-      const auto held = board_.lock();
+      const auto held = lock_for(claim.device);
       board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
       board_.local().write(claim.device, claim.region, offset, width, value);
       board_.settle();
@@ -143,7 +155,7 @@ void Platform::pio_run(const PioRun& run) {
 void Platform::device_run(const Claim& claim, const PioRun& run) {
   const u64 offset = run.port - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
-    const auto held = board_.lock();
+    const auto held = lock_for(claim.device);
     const DeviceHost::Run r{run.width, run.count, run.gpa, run.backward};
     board_.local().page().devices[claim.device].counters.runs.fetch_add(1, std::memory_order_relaxed);
     if (run.in)
@@ -285,7 +297,7 @@ bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     if (width == 4 && gpa % 16 == 0) lapic.write(static_cast<u32>(gpa % PAGE_SIZE), static_cast<u32>(value));
   } else if ((gpa & PAGE_MASK) == Ioapic::BASE) {
-    board_.ioapic().write(gpa % PAGE_SIZE, static_cast<u32>(value));
+    board_.write_ioapic(gpa % PAGE_SIZE, static_cast<u32>(value));
   } else {
     return false;
   }

@@ -42,6 +42,7 @@ class Platform final : public VcpuPlatform {
   u64 device_read(const Claim& claim, IoreqType type, u64 address, u32 width);
   void device_write(const Claim& claim, IoreqType type, u64 address, u32 width, u64 value);
   bool post(const Claim& claim, u64 offset, u32 width, u64 value);
+  Board::Lock lock_for(u16 local_device);
   void device_run(const Claim& claim, const PioRun& run);
   u32 byte_read(u16 port);
   void byte_write(u16 port, u8 value);

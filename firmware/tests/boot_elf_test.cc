@@ -7,6 +7,7 @@
 
 #include "firmware/elf_image.hpp"
 #include "firmware/tests/boot_fixture.hpp"
+#include "firmware/tests/debian_kernel.hpp"
 #include "firmware/tests/elf_builder.hpp"
 
 namespace transom::firmware {
@@ -163,20 +164,7 @@ TEST_F(BootElfTest, HostileHeadersAndNotesAreBounded) {
 
 // The vmlinux inside Debian's bzImage, as the unpacker would see it.
 TEST_F(BootElfTest, DebiansKernelUnpackedHasAPvhEntry) {
-  const char* path = std::getenv("TRANSOM_TEST_KERNEL");
-  ASSERT_NE(path, nullptr)
-      << "set it: TRANSOM_TEST_KERNEL=$(tests/tools/debian-kernel.sh build/debian-kernel | head -n 1)";
-  const Bytes image = read_direct_boot(path, "", "").value().kernel;
-  const u64 payload = (image[0x1f1] + 1u) * 512 + le32_at(image, 0x248);
-  ASSERT_EQ(le32_at(image, payload), 0x587a37fdu) << "Debian packs with xz";
-  std::string folder = (std::filesystem::temp_directory_path() / "transom-vmlinux-XXXXXX").string();
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  std::ofstream(folder + "/vmlinux.xz", std::ios::binary)
-      .write(reinterpret_cast<const char*>(image.data() + payload), le32_at(image, 0x24c) - 4); // its size follows
-  ASSERT_EQ(std::system(("xz -d " + folder + "/vmlinux.xz").c_str()), 0);
-  boot = read_direct_boot(folder + "/vmlinux", "", "console=ttyS0").value();
-  std::filesystem::remove_all(folder);
-
+  boot.kernel = debian_vmlinux();
   const BootState state = loaded();
   expect_flat_32(state);
   EXPECT_GE(state.rip, 0x1000000u);

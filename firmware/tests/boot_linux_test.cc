@@ -1,7 +1,6 @@
 // bzImage: Debian's own kernel, and images that are odd or hostile.
-#include <cstdlib>
-
 #include "firmware/tests/boot_fixture.hpp"
+#include "firmware/tests/debian_kernel.hpp"
 
 namespace transom::firmware {
 namespace {
@@ -38,17 +37,8 @@ class BootLinuxTest : public BootTest {
   }
 };
 
-const char* test_kernel() {
-  const char* path = std::getenv("TRANSOM_TEST_KERNEL");
-  if (path == nullptr)
-    throw std::runtime_error(
-        "TRANSOM_TEST_KERNEL is not set; it names a Debian vmlinuz:\n"
-        "  export TRANSOM_TEST_KERNEL=$(tests/tools/debian-kernel.sh build/debian-kernel | head -n 1)");
-  return path;
-}
-
 TEST_F(BootLinuxTest, DebiansKernelStartsInLongModeWhereItWantsToRun) {
-  boot = read_direct_boot(test_kernel(), "", "console=ttyS0 panic=-1").value();
+  boot = read_direct_boot(debian_vmlinuz(), "", "console=ttyS0 panic=-1").value();
   boot.initrd = Bytes(0x12345, 0x77);
   const BootState state = loaded();
   expect_long(state);
@@ -194,7 +184,7 @@ class SmallMachineTest : public BootTest {
 };
 
 TEST_F(SmallMachineTest, DebiansKernelSaysHowMuchMemoryItNeeds) {
-  boot = read_direct_boot(test_kernel(), "", "").value();
+  boot = read_direct_boot(debian_vmlinuz(), "", "").value();
   EXPECT_THAT(refusal(), HasSubstr("the kernel with the memory it needs to start"));
 }
 

@@ -266,6 +266,7 @@ TEST(DirectTables, PortWritesLeaveTheChipsetAsFirmwareWould) {
   EXPECT_EQ(config[0xb00 + 0x40] | config[0xb00 + 0x41] << 8, 0x601) << "PM base";
   EXPECT_EQ(config[0xb00 + 0x80], 1);
   EXPECT_EQ(ports[0x4d1], 0x0cu);
+  EXPECT_EQ(ports[0x60], 0x61u) << "keyboard on, translated";
 }
 
 } // namespace

@@ -8,8 +8,11 @@
 #include <gtest/gtest.h>
 #include <iterator>
 
+#include "firmware/acpi.hpp"
 #include "firmware/boot_kernel.hpp"
 #include "firmware/boot_placer.hpp"
+#include "firmware/fw_cfg_pc.hpp"
+#include "firmware/tests/debian_kernel.hpp"
 #include "firmware/tests/guest_ram.hpp"
 
 namespace transom::firmware {
@@ -152,12 +155,30 @@ class QemuBootTest : public ::testing::Test {
     return std::string(serial.begin(), serial.end());
   }
 
+  // SeaBIOS under QEMU with these fw_cfg files instead of QEMU's own ACPI; its log. It finds nothing to boot.
+  std::string seabios_log(const std::vector<std::string>& files) {
+    FwCfg fw_cfg;
+    EXPECT_TRUE(fill_fw_cfg(fw_cfg, machine));
+    std::string options;
+    for (const std::string& name : files) {
+      const std::string path = folder_ + "/" + std::to_string(options.size());
+      save(std::to_string(options.size()), *fw_cfg.file(name));
+      options += " -fw_cfg name=" + name + ",file=" + path;
+    }
+    // Powered off by the time limit, which is what status 124 says.
+    const std::string command =
+        "timeout 4 qemu-system-x86_64 -accel tcg -M pc,acpi=off -nodefaults -display none -m 512 "
+        "-chardev file,id=log,path=" +
+        folder_ + "/firmware -device isa-debugcon,iobase=0x402,chardev=log" + options + " > " + folder_ +
+        "/qemu.log 2>&1";
+    const int status = std::system(command.c_str());
+    const Bytes said = file_bytes(folder_ + "/qemu.log"), log = file_bytes(folder_ + "/firmware");
+    EXPECT_EQ(status >> 8, 124) << std::string(said.begin(), said.end());
+    return std::string(log.begin(), log.end());
+  }
+
   DirectBoot debian(const std::string& cmdline) {
-    const char* path = std::getenv("TRANSOM_TEST_KERNEL");
-    if (path == nullptr)
-      throw std::runtime_error(
-          "set TRANSOM_TEST_KERNEL=$(tests/tools/debian-kernel.sh build/debian-kernel | head -n 1)");
-    DirectBoot boot = read_direct_boot(path, "", cmdline).value();
+    DirectBoot boot = read_direct_boot(debian_vmlinuz(), "", cmdline).value();
     const Bytes busybox = file_bytes("/bin/busybox");
     boot.initrd = Initramfs()
                       .add("bin", 0040755, {})
@@ -195,8 +216,32 @@ TEST_F(QemuBootTest, DebiansKernelBootsAndHasNoComplaintAboutItsFirmware) {
   EXPECT_THAT(log, HasSubstr("[mem 0x20000000-0xfebfffff window]"));
   EXPECT_THAT(log, HasSubstr("IOAPIC[0]: apic_id 0, version 32, address 0xfec00000, GSI 0-23"));
   EXPECT_THAT(log, HasSubstr("DMI Transom transom"));
+  EXPECT_THAT(log, HasSubstr("AT Translated Set 2 keyboard"));
   EXPECT_THAT(log, HasSubstr("INIT cpus 2"));
   EXPECT_THAT(log, HasSubstr("reboot: Power down")) << "S5 by the DSDT";
+}
+
+TEST_F(QemuBootTest, TheSameKernelUnpackedStartsAtItsPvhEntry) {
+  DirectBoot boot = debian("console=ttyS0 rdinit=/init");
+  boot.kernel = debian_vmlinux();
+  const std::string log = run(boot);
+  SCOPED_TRACE(log);
+  EXPECT_THAT(log, HasSubstr("Command line: console=ttyS0 rdinit=/init"));
+  EXPECT_THAT(log, HasSubstr("ACPI: RSDP 0x00000000000F0000"));
+  EXPECT_THAT(log, HasSubstr("INIT cpus 2"));
+  EXPECT_THAT(log, HasSubstr("reboot: Power down"));
+}
+
+TEST_F(QemuBootTest, SeaBiosRunsTheLoaderScriptAndFindsTheKeyboardInTheDsdt) {
+  const std::string log = seabios_log({ACPI_RSDP_FILE, ACPI_TABLES_FILE, TABLE_LOADER_FILE});
+  SCOPED_TRACE(log);
+  EXPECT_THAT(log, HasSubstr("Moving pm_base to 0x600"));
+  EXPECT_THAT(log, ContainsRegex("table\\(50434146\\)=0x1ff[0-9a-f]+ \\(via rsdt\\)"));
+  EXPECT_THAT(log, ContainsRegex("ACPI: parse DSDT at 0x1ff[0-9a-f]+ \\(len [0-9]+\\)"));
+  EXPECT_THAT(log, HasSubstr("PS2 keyboard initialized"));
+  EXPECT_THAT(log, Not(HasSubstr("no PS/2 keyboard present")));
+  for (const char* complaint : {"romfile_loader", "parse_term", "FAIL"}) EXPECT_THAT(log, Not(HasSubstr(complaint)));
+  EXPECT_THAT(seabios_log({}), Not(HasSubstr("Moving pm_base to 0x600"))) << "negative control: no script, no tables";
 }
 
 // Systems without ACPI find their interrupts in the MP table.

@@ -79,7 +79,6 @@ class Channel {
   void write_done(vdev_status status, u32 good);
   void verify_done(vdev_status status, u32 good);
   void dma_done(vdev_status status, u32 good);
-  void bounce_done(vdev_status status, u32 good);
   void continue_dma();
   void bounce();
   void wait_dma();

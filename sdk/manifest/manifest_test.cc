@@ -110,6 +110,13 @@ TEST(Manifest, NamesThePathAndTheReasonOfWhatCannotBeOpened) {
   unlink(fifo.c_str());
 }
 
+TEST(Manifest, OfAFileThatIsShorterThanItSaysIsRefused) {
+  const char* shrinking = "/sys/devices/system/cpu/online"; // says 4096 bytes, has a few
+  struct stat status;
+  if (stat(shrinking, &status) != 0 || status.st_size < 64) GTEST_SKIP() << "no such file here";
+  EXPECT_THAT(error_of(vdev::read_manifest(shrinking)), HasSubstr("became shorter while it was read"));
+}
+
 struct Damage {
   const char* error;
   std::function<void(std::string&)> inflict;

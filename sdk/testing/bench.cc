@@ -92,6 +92,7 @@ void Bench::find_extensions() {
   block_ = static_cast<const vdev_block_done*>(extension(VDEV_BLOCK_DONE));
   inspect_ = static_cast<const vdev_inspect*>(extension(VDEV_INSPECT));
   pci_ = static_cast<const vdev_pci*>(extension(VDEV_PCI));
+  posted_ = static_cast<const vdev_posted*>(extension(VDEV_POSTED));
   runs_ = static_cast<const vdev_pio_string*>(extension(VDEV_PIO_STRING));
   lifecycle_ = static_cast<const vdev_lifecycle*>(extension(VDEV_LIFECYCLE));
   irq_in_ = static_cast<const vdev_irq_in*>(extension(VDEV_IRQ_IN));
@@ -171,9 +172,23 @@ void Bench::out(u32 region, u64 offset, u32 width, u64 value) {
       continue;
     }
     const u64 part = value >> (8 * done) & (step == 8 ? ~u64{0} : (u64{1} << (8 * step)) - 1);
-    enter("write", [&] { expect_ok(device_->write(device_, region, at, step, part), "write"); });
+    const std::size_t events = host.events.size();
+    enter("write", [&] {
+      expect_ok(device_->write(device_, region, at, step, part), "write");
+      if (host.events.size() != events && is_posted(region, at, step)) {
+        host.violation("a posted write changed an output: " + to_string(host.events.back()));
+      }
+    });
     done += step;
   }
+}
+
+bool Bench::is_posted(u32 region, u64 offset, u32 width) const {
+  for (u32 i = 0; posted_ && i < posted_->range_count; ++i) {
+    const vdev_posted_range& range = posted_->ranges[i];
+    if (range.region == region && offset >= range.offset && offset + width <= range.offset + range.length) return true;
+  }
+  return false;
 }
 
 u32 Bench::region(std::string_view name) const {

@@ -50,7 +50,8 @@ u64 interesting_double(Random& r) {
   return r.next();
 }
 void interesting_extended(Random& r, u8* ten_bytes) {
-  static constexpr u16 EXPONENT[] = {0, 1, 0x3ffe, 0x3fff, 0x4000, 0x401e, 0x403e, 0x7ffe, 0x7fff, 0x3f80, 0x3c00, 0x43fe};
+  static constexpr u16 EXPONENT[] = {0,      1,      0x3ffe, 0x3fff, 0x4000, 0x401e,
+                                     0x403e, 0x7ffe, 0x7fff, 0x3f80, 0x3c00, 0x43fe};
   static constexpr u64 SIGNIFICAND[] = {0,
                                         1,
                                         0x8000'0000'0000'0000,
@@ -101,15 +102,17 @@ std::string describe(const Case& c) {
     std::snprintf(line, sizeof line, args...);
     text += line;
   };
-  text += c.mode == Mode::bits64 ? "64-bit code:" : "32-bit code:";
+  text += c.mode == Mode::bits64 ? "64-bit code:" : c.mode == Mode::bits32 ? "32-bit code:" : "16-bit code:";
   for (unsigned n = 0; n < c.code_size; ++n) add(" %02x", c.code[n]);
   text += "\n";
-  for (unsigned n = 0; n < 16; ++n) add("  r%-2u %016llx%s", n, static_cast<unsigned long long>(c.initial.gpr[n]), n % 4 == 3 ? "\n" : "");
+  for (unsigned n = 0; n < 16; ++n)
+    add("  r%-2u %016llx%s", n, static_cast<unsigned long long>(c.initial.gpr[n]), n % 4 == 3 ? "\n" : "");
   const soft::Fx& fx = c.initial.fx;
-  add("  rflags %llx fcw %04x fsw %04x ftw %02x mxcsr %08x\n", static_cast<unsigned long long>(c.initial.rflags), fx.fcw,
-      fx.fsw, fx.ftw, fx.mxcsr);
+  add("  rflags %llx fcw %04x fsw %04x ftw %02x mxcsr %08x\n", static_cast<unsigned long long>(c.initial.rflags),
+      fx.fcw, fx.fsw, fx.ftw, fx.mxcsr);
   for (unsigned n = 0; n < c.pokes; ++n)
-    add("  [%llx] = %016llx\n", static_cast<unsigned long long>(c.poke[n].address), static_cast<unsigned long long>(c.poke[n].value));
+    add("  [%llx] = %016llx\n", static_cast<unsigned long long>(c.poke[n].address),
+        static_cast<unsigned long long>(c.poke[n].value));
   for (unsigned n = 0; n < 8; ++n) {
     u64 significand;
     u16 exponent;
@@ -120,8 +123,8 @@ std::string describe(const Case& c) {
   for (unsigned n = 0; n < 16; ++n) {
     u64 half[2];
     std::memcpy(half, fx.xmm[n], 16);
-    add("  xmm%-2u %016llx%016llx%s", n, static_cast<unsigned long long>(half[1]), static_cast<unsigned long long>(half[0]),
-        n % 2 ? "\n" : "");
+    add("  xmm%-2u %016llx%016llx%s", n, static_cast<unsigned long long>(half[1]),
+        static_cast<unsigned long long>(half[0]), n % 2 ? "\n" : "");
   }
   return text;
 }

@@ -34,6 +34,8 @@ constexpr u64 KERNEL_HALF = CANONICAL_END - PAGE_SIZE; // Linux: TASK_SIZE_MAX
 // An access that crosses the end of the address space (4 GiB, or the canonical hole) may fault for either half first;
 // SDM 3A 5.3 leaves accesses beyond FFFFFFFFh to the implementation.
 bool crosses_the_end(const Outcome& native, const Outcome& soft) {
+  const bool we_check_first = native.vector == PF && (soft.vector == GP || soft.vector == SS_FAULT);
+  if (we_check_first && (native.cr2 & ~u64{511}) == 0xffff'fe00) return true; // BOUND: two reads for the host
   const bool host_checks_first = native.vector == GP || native.vector == SS_FAULT;
   const u64 end = soft.cr2 & ~u64{511};
   const bool at_end = end == 0xffff'fe00 || end == CANONICAL_END - 512 || soft.cr2 < 512;
@@ -43,6 +45,10 @@ bool crosses_the_end(const Outcome& native, const Outcome& soft) {
 // CALL with a bad stack and a bad target: the order of the two faults is the vendor's.
 bool call_faults_twice(const Outcome& native, const Outcome& soft, ZydisMnemonic m) {
   return m == ZYDIS_MNEMONIC_CALL && soft.vector == GP && (native.vector == PF || native.vector == SS_FAULT);
+}
+// MXCSR bit 17 (misaligned SSE mode) exists on AMD hosts and in none of our models.
+bool loads_misaligned_mode(const Outcome& native, const Outcome& soft) {
+  return soft.vector == GP && (native.state.fx.mxcsr & ~MXCSR_DEFINED) != 0;
 }
 // Where in the operand a page fault is reported: images and masked stores are accessed in the microcode's order, we
 // name the first byte that faults.
@@ -61,6 +67,13 @@ u64 fault_address_slack(ZydisMnemonic m) {
     default: return 0;
   }
 }
+// An operand of several pieces with two reasons to fault (a page, the segment limit, misalignment): pieces go in the
+// microcode's order, we look at all of it for each reason.
+bool operand_faults_twice(const Outcome& native, const Outcome& soft, ZydisMnemonic m) {
+  const auto faults = [](int vector) { return vector == PF || vector == GP || vector == SS_FAULT; };
+  const bool pieces = fault_address_slack(m) >= 108 || m == ZYDIS_MNEMONIC_FBSTP || m == ZYDIS_MNEMONIC_FSTP;
+  return pieces && native.vector != soft.vector && faults(native.vector) && faults(soft.vector);
+}
 // MXCSR flags beside an unmasked exception: PE of a trapped overflow or underflow (see arithmetic_unmasked() in
 // native.hpp); all of them in a dot product, which stops at its first trapping step.
 u32 compared_mxcsr(const Outcome& native, ZydisMnemonic m) {
@@ -75,8 +88,8 @@ class Report {
   void check(const char* what, u64 native, u64 soft) {
     if (native == soft) return;
     char line[160];
-    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what, static_cast<unsigned long long>(native),
-                  static_cast<unsigned long long>(soft));
+    std::snprintf(line, sizeof line, "  %-10s host %016llx  soft %016llx\n", what,
+                  static_cast<unsigned long long>(native), static_cast<unsigned long long>(soft));
     text += line;
   }
   template <class... Args>
@@ -122,17 +135,21 @@ void compare_fx(Report& report, const Case& c, u32 mxcsr_mask, const Fx& native,
 std::string difference(const Case& c, const Outcome& native, const Outcome& soft, u64 undefined,
                        ZydisMnemonic mnemonic) {
   if (crosses_the_end(native, soft) || call_faults_twice(native, soft, mnemonic)) return {};
+  if (operand_faults_twice(native, soft, mnemonic)) return {};
+  if (loads_misaligned_mode(native, soft)) return {};
   Report report;
   report.check("vector", static_cast<u64>(native.vector), static_cast<u64>(soft.vector));
   if (native.vector == soft.vector) {
     u64 error_mask = ~u64{0};
     if (native.vector == PF) {
       const u64 slack = fault_address_slack(mnemonic);
+      if (slack != 0) error_mask &= ~u64{1}; // the other page may be present
       if (native.cr2 + slack < soft.cr2 || native.cr2 > soft.cr2 + slack) report.check("cr2", native.cr2, soft.cr2);
       // Linux shows every fault on a kernel address as a protection violation (sanitize_error_code).
       if (native.cr2 >= KERNEL_HALF) error_mask = ~u64{1};
     }
-    const bool has_error = native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
+    const bool has_error =
+        native.vector == PF || native.vector == GP || native.vector == SS_FAULT || native.vector == AC;
     if (has_error) report.check("error", native.error & error_mask, soft.error & error_mask);
   }
   const bool wide = c.mode == Mode::bits64;

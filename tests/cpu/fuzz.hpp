@@ -8,24 +8,28 @@
 
 namespace transom::cpu_test {
 
-enum class Kind : u8 { slots, bytes, blocks };
+enum class Kind : u8 { slots, bytes, blocks, given };
 
 struct Campaign {
   Mode mode = Mode::bits64;
   Kind kind = Kind::slots;
   u64 seed = 1;
   u64 cases = 100'000;
+  std::vector<std::vector<u8>> code; // Kind::given: one instruction each
 };
 
 struct Findings {
   std::string unavailable; // why the host cannot run it; empty if it can
   u64 compared = 0, completed = 0;
   u64 failures = 0;
-  std::string report;                // the first failures, with reproducers
-  std::vector<u32> slot_compared;    // by slots(mode)
+  std::string report;             // the first failures, with reproducers
+  std::vector<u32> slot_compared; // by slots(mode)
   std::vector<u32> slot_completed;
 };
 
 Findings run_campaign(const Campaign& campaign);
+
+// Slots of the mode that no case completed (or, if they always fault, that no case reached), one a line.
+std::string uncovered_slots(const Findings& findings, Mode mode);
 
 } // namespace transom::cpu_test

@@ -1,5 +1,6 @@
 #include "tests/cpu/generator.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace transom::cpu_test {
@@ -20,9 +21,7 @@ int gpr_number(ZydisRegister r) {
   }
 }
 
-bool string_instruction(const ZydisDecodedInstruction& insn) {
-  return insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
-}
+bool string_instruction(const ZydisDecodedInstruction& insn) { return insn.meta.category == ZYDIS_CATEGORY_STRINGOP; }
 
 void put_bytes(Case& c, unsigned at, u64 value, unsigned bytes) { std::memcpy(&c.code[at], &value, bytes); }
 
@@ -50,8 +49,14 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
   if (slot.map == 2) at[n++] = 0x38;
   if (slot.map == 3) at[n++] = 0x3a;
   at[n++] = slot.opcode;
+  const bool small =
+      std::find(prefix, prefix + prefixes, 0x67) != prefix + prefixes ? mode_ == Mode::bits32 : mode_ == Mode::bits16;
+  const u8 absolute = small ? 6 : 5; // rm of an operand without registers
   if (slot.has_modrm) {
-    u8 modrm = slot.memory ? static_cast<u8>(r.below(3) << 6 | r.below(64)) : static_cast<u8>(0xc0 | r.below(64));
+    // In a block, operands are absolute or relative to RIP: no register has to keep an address.
+    u8 modrm = slot.memory && block_ && r.percent(90) ? static_cast<u8>(absolute | r.below(8) << 3)
+               : slot.memory                          ? static_cast<u8>(r.below(3) << 6 | r.below(64))
+                                                      : static_cast<u8>(0xc0 | r.below(64));
     const u8 fixed = slot.memory ? slot.fixed & 0x38 : slot.fixed;
     modrm = static_cast<u8>((modrm & ~fixed) | (slot.modrm & fixed));
     at[n++] = modrm;
@@ -64,6 +69,7 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
 
 u64 Generator::data_address(unsigned size) {
   Random& r = random_;
+  if (block_) return DATA + 0x100 + (r.below(DATA_WRITABLE - 0x400) & ~(r.percent(85) ? 15u : 0u));
   const u32 what = r.below(100);
   if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
   if (what < 6) return DATA - r.below(size + 2);                 // across the beginning
@@ -72,7 +78,7 @@ u64 Generator::data_address(unsigned size) {
   if (r.percent(size >= 16 ? 85 : 40)) address &= ~u64{15};
   return address;
 }
-u64 Generator::code_address() { return CODE + 0x800 + random_.below(0x700); }
+u64 Generator::code_address() { return CODE - code_base(mode_) + 0x800 + random_.below(0x700); }
 
 void Generator::poke(Case& c, u64 address, u64 value) {
   if (address < DATA || address > DATA + DATA_WRITABLE - 8 || c.pokes == c.poke.size()) return;
@@ -87,7 +93,9 @@ void Generator::initial_state(Case& c) {
   c.pokes = 0;
   for (u64& g : c.initial.gpr) g = interesting_integer(r);
   for (const unsigned n : {soft::RSP, soft::RBP, soft::RSI, soft::RDI, soft::RBX})
-    if (r.percent(95)) c.initial.gpr[n] = DATA + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
+    if (r.percent(95))
+      c.initial.gpr[n] =
+          DATA - data_base(mode_) + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
   if (r.percent(60)) c.initial.gpr[soft::RCX] = r.below(24);
   c.initial.rflags = 0x202 | (r.next() & SETTABLE_FLAGS);
 
@@ -106,12 +114,14 @@ void Generator::initial_state(Case& c) {
   for (u8(&value)[16] : fx.xmm) {
     const u32 kind = r.below(3);
     for (unsigned at = 0; at < 16; at += 8) {
-      u64 lane = kind == 0 ? interesting_double(r) : kind == 1 ? interesting_integer(r)
-                                                               : interesting_float(r) | u64{interesting_float(r)} << 32;
+      u64 lane = kind == 0   ? interesting_double(r)
+                 : kind == 1 ? interesting_integer(r)
+                             : interesting_float(r) | u64{interesting_float(r)} << 32;
       std::memcpy(value + at, &lane, 8);
     }
   }
-  if (mode_ == Mode::bits32)
+  c.initial.rip = CODE_START - code_base(mode_);
+  if (mode_ != Mode::bits64)
     for (u64& g : c.initial.gpr) g = static_cast<u32>(g);
 }
 
@@ -129,9 +139,10 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
     return true;
   }
   const int base = gpr_number(op.mem.base), index = gpr_number(op.mem.index);
+  target -= data_base(mode_);
   const u64 disp = static_cast<u64>(op.mem.disp.has_displacement ? op.mem.disp.value : 0);
   if (base < 0 && index < 0) {
-    if (disp_bytes != 8 && disp_bytes != 4) return false;
+    if (disp_bytes < (mode_ == Mode::bits16 ? 2 : 4)) return false;
     put_bytes(c, offset + insn.raw.disp.offset, target, disp_bytes);
     return true;
   }
@@ -139,7 +150,7 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
     return false;
   }
   const auto set = [&](int n, u64 value) {
-    gpr[n] = mask == ~u64{0} || mode_ == Mode::bits32 ? value & mask : (gpr[n] & ~mask) | (value & mask);
+    gpr[n] = mask == ~u64{0} || mode_ != Mode::bits64 ? value & mask : (gpr[n] & ~mask) | (value & mask);
   };
   if (base >= 0 && base == index) return false;
   if (base >= 0) {
@@ -149,7 +160,8 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
   }
   // Index without a base: the displacement takes up what the scale leaves.
   const u64 scaled = (target - disp) & ~u64{op.mem.scale - 1u};
-  set(index, mask == ~u64{0} ? static_cast<u64>(static_cast<i64>(scaled) / op.mem.scale) : (scaled & mask) / op.mem.scale);
+  set(index,
+      mask == ~u64{0} ? static_cast<u64>(static_cast<i64>(scaled) / op.mem.scale) : (scaled & mask) / op.mem.scale);
   return true;
 }
 
@@ -166,11 +178,11 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
         poke(c, memory_target, code_address());
       }
       break;
-    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP], code_address()); break;
+    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), code_address()); break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ: // no TF, no AC, no NT
-      poke(c, c.initial.gpr[soft::RSP], r.next() & 0x20'0cd5);
+      poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), r.next() & 0x20'0cd5);
       break;
     case ZYDIS_MNEMONIC_ENTER: put_bytes(c, offset + insn.raw.imm[0].offset, r.below(64), 2); break;
     default: break;
@@ -207,34 +219,8 @@ void Generator::fix_operands(Case& c, unsigned offset, const ZydisDecodedInstruc
 
 // --- cases
 
-Verdict Generator::one(const Slot& slot, Case& c) {
-  block_ = false;
-  c.mode = mode_;
-  c.code.fill(0xcc);
-  initial_state(c);
-  encode(slot, c.code.data());
-  ZydisDecodedInstruction insn;
-  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  c.code_size = 15;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), c.code.data(), 15, &insn, operands))) return Verdict::skip;
-  const Verdict verdict = classify(insn, operands);
-  if (insn.mnemonic != slot.mnemonic && verdict != Verdict::compare) return Verdict::skip;
-  fix_operands(c, 0, insn, operands);
-  c.code_size = insn.length;
-  return verdict;
-}
-
-Verdict Generator::bytes(Case& c) {
-  block_ = false;
-  Random& r = random_;
-  c.mode = mode_;
-  initial_state(c);
-  c.code.fill(0xcc);
-  static constexpr u8 PREFIXES[] = {0x66, 0xf2, 0xf3, 0xf0, 0x67, 0x2e, 0x48, 0x4f, 0x41};
-  unsigned n = 0;
-  while (n < 6 && r.percent(35)) c.code[n++] = PREFIXES[r.below(sizeof PREFIXES)];
-  if (r.percent(45)) c.code[n++] = 0x0f;
-  while (n < 15) c.code[n++] = r.byte();
+// Decodes what is at the beginning of the code, and makes a state for it.
+Verdict Generator::finish(Case& c) {
   ZydisDecodedInstruction insn;
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
   c.code_size = 15;
@@ -242,7 +228,78 @@ Verdict Generator::bytes(Case& c) {
   c.code_size = insn.length;
   const Verdict verdict = classify(insn, operands);
   if (verdict == Verdict::compare) fix_operands(c, 0, insn, operands);
+  mnemonic_ = insn.mnemonic;
   return verdict;
+}
+
+Verdict Generator::one(const Slot& slot, Case& c) {
+  begin(c);
+  encode(slot, c.code.data());
+  const Verdict verdict = finish(c);
+  return mnemonic_ == slot.mnemonic || verdict == Verdict::compare ? verdict : Verdict::skip;
+}
+
+Verdict Generator::given(Case& c, const u8* code, unsigned size) {
+  begin(c);
+  std::memcpy(c.code.data(), code, size);
+  return finish(c);
+}
+
+Verdict Generator::bytes(Case& c) {
+  Random& r = random_;
+  begin(c);
+  static constexpr u8 PREFIXES[] = {0x66, 0xf2, 0xf3, 0xf0, 0x67, 0x2e, 0x48, 0x4f, 0x41};
+  unsigned n = 0;
+  while (n < 6 && r.percent(35)) c.code[n++] = PREFIXES[r.below(sizeof PREFIXES)];
+  if (r.percent(45)) c.code[n++] = 0x0f;
+  while (n < 15) c.code[n++] = r.byte();
+  return finish(c);
+}
+
+void Generator::begin(Case& c) {
+  block_ = false;
+  mnemonic_ = ZYDIS_MNEMONIC_INVALID;
+  c.mode = mode_;
+  c.code.fill(0xcc);
+  initial_state(c);
+}
+
+bool Generator::block(Case& c, const std::vector<const Slot*>& pool) {
+  Random& r = random_;
+  begin(c);
+  block_ = true;
+  c.initial.fx.mxcsr |= 0x1f80; // with exceptions masked a block gets further
+  c.initial.fx.fcw |= 0x3f;
+  soft::update_fsw_summary(c.initial.fx);
+  struct Branch {
+    unsigned end, imm, size, index;
+  } branches[20];
+  unsigned branch_count = 0, boundaries[21], at = 0;
+  const unsigned wanted = 2 + r.below(19);
+  for (unsigned n = 0; n < wanted; ++n) {
+    boundaries[n] = at;
+    u8 scratch[48];
+    encode(*pool[r.below(static_cast<u32>(pool.size()))], scratch);
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), scratch, 15, &insn, operands)) ||
+        classify(insn, operands) != Verdict::compare)
+      return false;
+    std::memcpy(&c.code[at], scratch, insn.length);
+    fix_operands(c, at, insn, operands);
+    at += insn.length;
+    if (insn.raw.imm[0].is_relative)
+      branches[branch_count++] = {at, at - insn.length + insn.raw.imm[0].offset, insn.raw.imm[0].size / 8u, n};
+  }
+  boundaries[wanted] = at;
+  c.code_size = at;
+  // Branches go forward to another instruction, or to the end.
+  for (unsigned b = 0; b < branch_count; ++b) {
+    const unsigned target = boundaries[branches[b].index + 1 + r.below(wanted - branches[b].index)];
+    if (branches[b].size == 1 && target - branches[b].end > 127) return false;
+    put_bytes(c, branches[b].imm, target - branches[b].end, branches[b].size);
+  }
+  return true;
 }
 
 } // namespace transom::cpu_test

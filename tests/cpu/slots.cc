@@ -57,7 +57,6 @@ bool ambiguous(ZydisISASet set) {
     case ZYDIS_ISA_SET_CLDEMOTE:
     case ZYDIS_ISA_SET_PREFETCHWT1:
     case ZYDIS_ISA_SET_AMD3DNOW: // PREFETCH(W) come with long mode
-    case ZYDIS_ISA_SET_RTM:      // XABORT is also decoded as MOV's group
     case ZYDIS_ISA_SET_RDTSCP:
     case ZYDIS_ISA_SET_RDPMC:
     case ZYDIS_ISA_SET_AMD: return true;
@@ -99,6 +98,15 @@ bool skipped(ZydisMnemonic m) {
   }
 }
 
+// The host's FS and GS bases are its C library's.
+bool uses_fs_or_gs(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
+  for (unsigned n = 0; n < insn.operand_count; ++n)
+    if (operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+        (operands[n].mem.segment == ZYDIS_REGISTER_FS || operands[n].mem.segment == ZYDIS_REGISTER_GS))
+      return true;
+  return false;
+}
+
 bool writes_segment(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
   return insn.operand_count > 0 && operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
          ZydisRegisterGetClass(operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT &&
@@ -138,7 +146,7 @@ bool prefix_or_escape(Mode mode, u8 map, u8 opcode) {
   if (map != 0) return false;
   if (mode == Mode::bits64 && (opcode & 0xf0) == 0x40) return true;
   for (u8 p : {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x0f, 0xc4, 0xc5, 0x62})
-    if (opcode == p && !(mode == Mode::bits32 && (p == 0xc4 || p == 0xc5 || p == 0x62))) return true;
+    if (opcode == p && !(mode != Mode::bits64 && (p == 0xc4 || p == 0xc5 || p == 0x62))) return true;
   return false;
 }
 
@@ -219,17 +227,18 @@ const ZydisDecoder& zydis(Mode mode) {
   };
   static const ZydisDecoder wide = make(ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
   static const ZydisDecoder narrow = make(ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
-  return mode == Mode::bits64 ? wide : narrow;
+  static const ZydisDecoder small = make(ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_32);
+  return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
 
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
   if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return Verdict::unsupported;
+  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
+  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
   // LZCNT and TZCNT execute on this host, where a CPU without them would execute BSR and BSF.
   const bool bit_scan = insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
   if (bit_scan && has_prefix(insn, 0xf3)) return Verdict::skip;
-  if (vendors_differ(insn)) return Verdict::skip;
-  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
-  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
+  if (vendors_differ(insn) || uses_fs_or_gs(insn, operands)) return Verdict::skip;
   if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return Verdict::skip;
   return Verdict::compare;
 }
@@ -272,19 +281,67 @@ bool always_faults(const Slot& slot) {
   }
 }
 
+bool fits_in_block(const Slot& slot) {
+  if (slot.verdict != Verdict::compare || always_faults(slot)) return false;
+  switch (slot.mnemonic) {
+    case ZYDIS_MNEMONIC_DIV: // undefined flags
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_RET: // leave the block
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_FXSAVE: // show what the models do not have
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR: // may unmask exceptions
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSTENV: // shows FIP when nothing is pending
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
+    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
+                             // classified
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
+    default: return true;
+  }
+}
+
 std::string Slot::name() const {
   char text[96];
-  std::snprintf(text, sizeof text, "%s%s%02X%s %s", prefix == 0 ? "" : prefix == 0x66 ? "66 " : prefix == 0xf3 ? "F3 " : "F2 ",
-                map == 0 ? "" : map == 1 ? "0F " : map == 2 ? "0F38 " : "0F3A ", opcode,
-                !has_modrm ? "" : memory ? " mem" : " reg", ZydisMnemonicGetString(mnemonic));
+  std::snprintf(text, sizeof text, "%s%s%02X%s %s",
+                prefix == 0      ? ""
+                : prefix == 0x66 ? "66 "
+                : prefix == 0xf3 ? "F3 "
+                                 : "F2 ",
+                map == 0   ? ""
+                : map == 1 ? "0F "
+                : map == 2 ? "0F38 "
+                           : "0F3A ",
+                opcode,
+                !has_modrm ? ""
+                : memory   ? " mem"
+                           : " reg",
+                ZydisMnemonicGetString(mnemonic));
   std::string name = text;
   if (fixed != 0) name += " /" + std::to_string(modrm >> 3 & 7);
   return name;
 }
 
 const std::vector<Slot>& slots(Mode mode) {
-  static const std::vector<Slot> wide = enumerate(Mode::bits64), narrow = enumerate(Mode::bits32);
-  return mode == Mode::bits64 ? wide : narrow;
+  static const std::vector<Slot> wide = enumerate(Mode::bits64), narrow = enumerate(Mode::bits32),
+                                 small = enumerate(Mode::bits16);
+  return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
 
 } // namespace transom::cpu_test

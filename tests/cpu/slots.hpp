@@ -2,7 +2,6 @@
 #pragma once
 
 #include <Zydis/Zydis.h>
-
 #include <string>
 #include <vector>
 
@@ -17,9 +16,9 @@ enum class Verdict : u8 {
 };
 
 struct Slot {
-  u8 map;      // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
+  u8 map; // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
   u8 opcode;
-  u8 prefix;   // 0, 66, F3, F2
+  u8 prefix; // 0, 66, F3, F2
   bool has_modrm;
   bool memory; // ModRM.mod != 3
   u8 modrm;    // bits that choose the instruction are as here
@@ -34,6 +33,9 @@ const std::vector<Slot>& slots(Mode mode);
 
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 const ZydisDecoder& zydis(Mode mode);
+
+// Whether it may stand among others: leaves no flags undefined, and has no accepted differences (compare.hpp).
+bool fits_in_block(const Slot& slot);
 
 // Instruction that never completes in user mode: privileged, or always #UD.
 bool always_faults(const Slot& slot);

@@ -258,6 +258,19 @@ TEST_F(Delivery, AFaultInADoubleFaultIsShutdown) {
   EXPECT_EQ(b.vcpu.run_instructions(10), RunResult::shutdown);
 }
 
+TEST_F(Delivery, AlignmentFaultsOfAMisalignedUserHandlerStackDoNotGoOnForEver) {
+  b.protected_mode_32(3);
+  b.put64(Bench::IDT + 8 * AC, gate(USER_CODE32 & ~3, Bench::handler(AC), 0xee));
+  b.cpu.cr0 |= CR0_AM;
+  set_flags(b.cpu, 2 | FLAG_AC);
+  b.cpu.gpr[RSP] = Bench::USER_STACK + 1;
+  update_mode(b.cpu);
+  flush_tlb(b.cpu);
+  b.code({0x50}); // push eax
+  ASSERT_TRUE(b.run());
+  EXPECT_TRUE(b.in_handler(DF));
+}
+
 TEST_F(Delivery, PageFaultDuringPageFaultIsADoubleFault) {
   b.long_mode_64();
   b.put64(Bench::IDT + 16 * PF, gate(CODE64, 0x7000'0000, 0x8e));

@@ -148,3 +148,78 @@ u8* rmw_slow(Cpu& cpu, u64 linear, unsigned width, bool user) {
 void rmw_commit(Cpu& cpu, u64 linear, unsigned width, bool user) { write_bytes(cpu, linear, cpu.bounce, width, user); }
 
 } // namespace transom::soft
+
+#if TRANSOM_CHAIN_HANDLERS
+// What the thunks call.
+extern "C" {
+[[gnu::used, gnu::visibility("hidden")]] transom::u64 transom_soft_do_read(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                           unsigned width) {
+  return transom::soft::read_slow(*cpu, linear, width, transom::soft::user_mode(*cpu));
+}
+[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_write(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                    unsigned width, transom::u64 value) {
+  transom::soft::write_slow(*cpu, linear, width, value, transom::soft::user_mode(*cpu));
+}
+[[gnu::used, gnu::visibility("hidden")]] transom::u8* transom_soft_do_rmw(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                          unsigned width) {
+  return transom::soft::rmw_slow(*cpu, linear, width, transom::soft::user_mode(*cpu));
+}
+[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_finish(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                     unsigned width) {
+  transom::soft::rmw_commit(*cpu, linear, width, transom::soft::user_mode(*cpu));
+}
+}
+
+// Thunks: arguments and result as in the System V ABI, but every register except rax is kept and the stack is aligned
+// here.
+asm(R"(
+  .macro transom_thunk name, target
+  .globl \name
+  .hidden \name
+  .type \name, @function
+\name:
+  .cfi_startproc
+  push %rbp
+  .cfi_def_cfa_offset 16
+  .cfi_offset %rbp, -16
+  mov %rsp, %rbp
+  .cfi_def_cfa_register %rbp
+  push %rcx
+  push %rdx
+  push %rsi
+  push %rdi
+  push %r8
+  push %r9
+  push %r10
+  push %r11
+  sub $256, %rsp
+  and $-16, %rsp
+  .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+  movaps %xmm\n, 16*\n(%rsp)
+  .endr
+  call \target
+  .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+  movaps 16*\n(%rsp), %xmm\n
+  .endr
+  lea -64(%rbp), %rsp
+  pop %r11
+  pop %r10
+  pop %r9
+  pop %r8
+  pop %rdi
+  pop %rsi
+  pop %rdx
+  pop %rcx
+  pop %rbp
+  .cfi_def_cfa %rsp, 8
+  ret
+  .cfi_endproc
+  .size \name, . - \name
+  .endm
+  .text
+  transom_thunk transom_soft_read_miss, transom_soft_do_read
+  transom_thunk transom_soft_write_miss, transom_soft_do_write
+  transom_thunk transom_soft_rmw_miss, transom_soft_do_rmw
+  transom_thunk transom_soft_rmw_finish, transom_soft_do_finish
+)");
+#endif

@@ -144,15 +144,13 @@ void xmm_to_mmx(Cpu& cpu, const Insn& i) { // MOVDQ2Q
 
 // --- MASKMOVDQU, MASKMOVQ: bytes whose mask byte has bit 7 set go to DS:rDI
 void store_masked(Cpu& cpu, const Insn& i, const u8* bytes, u32 select, unsigned count) {
-  if (select == 0) return;
   const u64 offset = i.asz == 2   ? cpu.gpr[RDI]
                      : i.asz == 1 ? static_cast<u32>(cpu.gpr[RDI])
                                   : static_cast<u16>(cpu.gpr[RDI]);
   const u64 linear = segment_address(cpu, i.segment, offset, count, true);
-  const unsigned first = static_cast<unsigned>(__builtin_ctz(select)),
-                 last = 31u - static_cast<unsigned>(__builtin_clz(select));
-  probe(cpu, linear + first, last - first + 1, Access::write, user_mode(cpu));
-  for (unsigned n = first; n <= last; ++n)
+  // Hardware may fault for bytes that are not selected (SDM 2B, MASKMOVDQU); checking all of them keeps it precise.
+  probe(cpu, linear, count, Access::write, user_mode(cpu));
+  for (unsigned n = 0; n < count; ++n)
     if (select >> n & 1) write_linear<u8>(cpu, linear + n, bytes[n]);
 }
 void mask_store_xmm(Cpu& cpu, const Insn& i) {
@@ -165,8 +163,8 @@ void mask_store_mmx(Cpu& cpu, const Insn& i) {
   const __m128i wide = _mm_cvtsi64_si128(static_cast<long long>(mask));
   u8 bytes[8];
   std::memcpy(bytes, &value, 8);
+  enter_mmx(cpu.fx); // before the store can fault, as hardware does
   store_masked(cpu, i, bytes, static_cast<u32>(_mm_movemask_epi8(wide)), 8);
-  enter_mmx(cpu.fx);
 }
 
 // --- sign masks to a general register: MOVMSKPS MOVMSKPD PMOVMSKB

@@ -112,10 +112,6 @@ void fwait(Cpu& cpu, const Insn&) {
   if ((cpu.cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS)) raise(cpu, NM);
   check_pending_x87(cpu);
 }
-void fnop(Cpu& cpu, const Insn&) {
-  check_x87(cpu);
-  check_pending_x87(cpu);
-}
 // FNENI, FNDISI (8087) and FNSETPM (287) do nothing since the 387, and never wait.
 void fn_ignored(Cpu& cpu, const Insn&) { check_x87(cpu); }
 
@@ -182,7 +178,6 @@ void fnsave(Cpu& cpu, const Insn& i) {
 Choice x87_control_handler(u8 opcode, u8 modrm) {
   if (opcode == 0x9b) return simple_choice<fwait>();
   if (modrm >= 0xc0) switch (opcode << 8 | modrm) {
-      case 0xd9d0: return simple_choice<fnop>();
       case 0xdbe0:
       case 0xdbe1:
       case 0xdbe4: return simple_choice<fn_ignored>();

@@ -5,7 +5,7 @@
 
 namespace transom::soft {
 
-// FWAIT, FNOP, FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FLDENV, FNSTENV, FRSTOR, FNSAVE; null for everything else.
+// FWAIT, FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FLDENV, FNSTENV, FRSTOR, FNSAVE; null for everything else.
 Choice x87_control_handler(u8 opcode, u8 modrm);
 
 void set_fcw(Fx& fx, u16 value); // and what follows from the masks: ES, B

@@ -175,8 +175,8 @@ class Least {
   State& state;
 };
 
-// A third, whose list of fields lacks a member: the bench has to find it.
-class Forgetful {
+// A third, which breaks two promises: its list of fields lacks a member, and a posted write moves a wire.
+class Careless {
  public:
   struct State {
     u8 listed = 0;
@@ -185,30 +185,25 @@ class Forgetful {
     static void fields(auto& s, auto&& f) { f(1, "listed", s.listed); }
   };
   static constexpr vdev_region regions[] = {{sizeof(vdev_region), VDEV_SPACE_PIO, "regs", 0x90, 2, VDEV_WIDTH_1, 0}};
-  static constexpr vdev_descriptor descriptor{sizeof(vdev_descriptor),
-                                              1,
-                                              "org.transom.test.forgetful",
-                                              "Forgetful",
-                                              "Transom",
-                                              "1.0.0",
-                                              regions,
-                                              1,
-                                              0,
-                                              nullptr};
-  Forgetful(State& s, const Host&) : state(s) {}
+  static constexpr vdev_descriptor descriptor{
+      sizeof(vdev_descriptor), 1, "org.transom.test.careless", "Careless", "Transom", "1.0.0", regions, 1, 0, nullptr};
+  static constexpr vdev_posted_range posted[] = {{sizeof(vdev_posted_range), 0, 0, 1, 0, 0}};
+  Careless(State& s, const Host& h) : state(s), wire_(h.wire()) {}
   u8 read(u64 off) { return off ? u8(state.forgotten) : state.listed; }
   void write(u64 off, u8 v) {
     if (off) {
       state.forgotten = v;
     } else {
       state.listed = v;
+      wire_.a20(v & 1);
     }
   }
 
  private:
   State& state;
+  Wire wire_;
 };
 
 } // namespace everything
 
-VDEV_PLUGIN(everything::Chip, everything::Least, everything::Forgetful);
+VDEV_PLUGIN(everything::Chip, everything::Least, everything::Careless);

@@ -228,9 +228,14 @@ TEST(Plugin, TheBenchKeepsThePciHeader) {
   EXPECT_TRUE(b.host.bus_master);
 }
 
+TEST(Plugin, APostedWriteThatMovesAWireIsFound) {
+  const Subject careless = Subject::open(plugin_path("everything.so"), "org.transom.test.careless", {});
+  EXPECT_THAT(random_actions_break_no_rule(careless), HasSubstr("a posted write changed an output"));
+}
+
 TEST(Plugin, AMemberThatTheListOfFieldsForgetsIsFound) {
-  const Subject forgetful = Subject::open(plugin_path("everything.so"), "org.transom.test.forgetful", {});
-  EXPECT_THAT(the_field_list_is_complete(forgetful), HasSubstr("byte 2 of State counts in operator=="));
+  const Subject careless = Subject::open(plugin_path("everything.so"), "org.transom.test.careless", {});
+  EXPECT_THAT(the_field_list_is_complete(careless), HasSubstr("byte 2 of State counts in operator=="));
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 // one BROKEN_… at a time.
 #include <gmock/gmock.h>
 
+#include "vdev/testing/fuzz.hpp"
 #include "vdev/testing/properties.hpp"
 
 using namespace vdev::testing;
@@ -158,6 +159,18 @@ TEST(Actions, ABadTraceIsRefusedWithItsLine) {
   EXPECT_EQ(error("read 0 0"), "line 1: 'read' takes 3 numbers");
   EXPECT_EQ(error("step 12x"), "line 1: '12x' is no number");
   EXPECT_EQ(error("read 0 0 1 = 5"), "accepted");
+}
+
+TEST(Actions, AFuzzTargetDiesOfABrokenRule) {
+  const std::vector<u8> input = encode(std::vector<Action>{{Op::Write, 0, 1, 0, 0x7f}});
+  EXPECT_EQ(fuzz_one(plugin_path("ticker.so"), TICKER, input), 0);
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto die = [&] {
+    on_violation = nullptr;
+    Bench b(std::string(BROKEN_DIR) + "/ticker_BROKEN_STATUS.so");
+    run(b, decode(input));
+  };
+  EXPECT_DEATH(die(), "write answered -2: the device is broken");
 }
 
 TEST(Actions, AnyBytesDecode) {

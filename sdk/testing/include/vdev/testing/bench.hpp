@@ -173,6 +173,7 @@ class Bench {
   }
   void after_entry();
   void expect_ok(vdev_status status, const char* what);
+  bool is_posted(u32 region, u64 offset, u32 width) const;
   u64 read_device(u32 region, u64 offset, u32 width);
   u32 fire_due();
   void deliver(const FakeHost::Completion& completion);
@@ -189,6 +190,7 @@ class Bench {
   const vdev_block_done* block_ = nullptr;
   const vdev_inspect* inspect_ = nullptr;
   const vdev_pci* pci_ = nullptr;
+  const vdev_posted* posted_ = nullptr;
   const vdev_pio_string* runs_ = nullptr;
   const vdev_lifecycle* lifecycle_ = nullptr;
   const vdev_irq_in* irq_in_ = nullptr;
