@@ -238,15 +238,26 @@ Wake Supervisor::wait_for_end() {
 // Hypervisor first, so that no new request comes; then the servers finish what they have.
 int Supervisor::end(Wake wake) {
   std::string death;
+  bool crashed = false; // that is the cause then, whatever the others say about it
   const auto note = [&](Child& child, bool asked) {
     const std::string how = child.how_it_ended();
     const std::string failure = child.reported_failure();
-    if (!failure.empty())
+    if (crashed) return;
+    crashed = how.starts_with("was killed");
+    if (crashed)
+      death = fmt::format("{} {}; the domain ends here", child.role, how);
+    else if (!failure.empty())
       death = failure;
     else if (!how.empty() && death.empty() && !asked)
       death = fmt::format("{} {}; the domain ends here", child.role, how);
   };
   DomainPage& page = memory_.page();
+  // A dying process closes its socket a moment before it is dead.
+  for (const auto& child : children_) {
+    char byte = 0;
+    if (wake == Wake::child_ended && ::recv(child->socket(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+      child->wait(STOP_PATIENCE_MS);
+  }
   bool early = false; // a child ended before it was asked to
   for (const auto& child : children_)
     if (child->wait(0) && page.stop_reason.load() == StopReason::none) {
