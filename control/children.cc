@@ -47,7 +47,10 @@ std::string read_failure(int socket) {
 class ProcessChild final : public Child {
  public:
   ProcessChild(std::string name, pid_t pid, FileDescriptor socket)
-      : Child(std::move(name)), pid_(pid), pidfd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))), socket_(std::move(socket)) {}
+      : Child(std::move(name)),
+        pid_(pid),
+        pidfd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))),
+        socket_(std::move(socket)) {}
   ~ProcessChild() override {
     if (!reaped_) {
       kill();
@@ -99,7 +102,9 @@ Result<std::unique_ptr<Child>> spawn(const std::string& program, const std::stri
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr); // the supervisor's event loop blocks some
-    ::setpgid(0, 0);                            // Ctrl-C is for the supervisor alone
+    // Ctrl-C and a terminal that hangs up are for the supervisor alone. A process group of their own would do that too,
+    // but a background group that reads its terminal is stopped, and Dom0 reads it for a serial port on stdio.
+    for (const int signal : {SIGINT, SIGQUIT, SIGHUP}) ::signal(signal, SIG_IGN);
     if (theirs.get() == CONTROL_SOCKET)
       ::fcntl(CONTROL_SOCKET, F_SETFD, 0);
     else
