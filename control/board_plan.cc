@@ -1,16 +1,25 @@
 #include "control/board_plan.hpp"
 
 #include <algorithm>
+#include <cctype>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <fstream>
 #include <map>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 
+#include "control/address_claims.hpp"
+#include "control/plugin_folders.hpp"
 #include "core/domain_page.hpp"
+#include "firmware/boot_kernel.hpp"
 #include "firmware/cmos.hpp"
+#include "firmware/direct_tables.hpp"
 #include "vdev/ext/block.h"
 #include "vdev/manifest_file.hpp"
 
@@ -21,7 +30,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* DEFAULT_FIRMWARE = "/usr/share/seabios/bios-256k.bin";
-constexpr u32 DOM0 = 0; // index of the only server of this version
+constexpr i64 SMALLEST_FIRMWARE = 64 << 10, LARGEST_FIRMWARE = 16 << 20;
+constexpr u32 LAST_LINE = 23; // inputs of the I/O APIC
+constexpr u32 DOM0 = 0;       // index of the only server of this version
 
 struct Instance {
   const char* name;
@@ -60,16 +71,21 @@ class Planner {
   void place_devices();
   void check_memory();
   void check_overlaps();
-  const vdev::ManifestDevice* examine(DevicePlan& device, const std::string& where);
-  void complete_config(DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& where);
+  // `key`: of the device in the configuration, "device.0"; a chip of the board has its name.
+  const vdev::ManifestDevice* examine(DevicePlan& device, const std::string& key);
+  void complete_config(DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& key);
+  void wire(DevicePlan& device, const std::string& key, const std::string& name, const std::string& value);
+  void check_wiring(const DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& key);
+  void check_kernel();
+  void check_firmware();
   std::vector<DrivePlan> drives() const;
   std::vector<StreamPlan> streams_of(const std::string& instance) const;
   std::string cmos() const;
   firmware::MachineDescription describe() const;
-  void fail(const std::string& where, const std::string& key, std::string what) {
-    result_.errors.push_back({where, key, std::move(what)});
+  void fail(const std::string& key, std::string what) {
+    result_.errors.push_back({config_.places.of(key), key, std::move(what)});
   }
-  std::string source() const { return config_.file.empty() ? "command line" : config_.file; }
+  std::string key_of(const std::string& instance) const;
 
   const Config& config_;
   Planned result_;
@@ -102,22 +118,53 @@ Planned Planner::make() {
     plan.calendar_offset_ns = i64{local.tm_gmtoff} * 1'000'000'000;
   }
   if (plan.boot.order.empty()) plan.boot.order = {"disk", "cdrom", "floppy"};
-  if (plan.boot.kernel.empty() && plan.boot.firmware.empty()) {
-    plan.boot.firmware = DEFAULT_FIRMWARE;
-    if (!fs::exists(DEFAULT_FIRMWARE))
-      fail(source(), "boot.firmware",
-           fmt::format("{}: no such file; install Debian's package seabios, or name a firmware image",
-                       DEFAULT_FIRMWARE));
-  }
+  if (plan.boot.kernel.empty() && plan.boot.firmware.empty()) plan.boot.firmware = DEFAULT_FIRMWARE;
   if (!config_.serials.empty() && config_.serials[0].to.kind != StreamKind::none) plan.boot.serial_console = 0x3f8;
 
   check_memory();
+  check_firmware();
   for (const Instance& instance : board())
     if (wanted(instance.name)) add_board_device(instance);
   for (const DeviceConfig& device : config_.devices) add_user_device(device);
   place_devices();
   check_overlaps();
+  if (result_.errors.empty()) check_kernel();
   return std::move(result_);
+}
+
+// The kernel is placed in memory that nobody uses, as the hypervisor will do: what does not fit or is no kernel is an
+// error of the configuration, before anything runs.
+void Planner::check_kernel() {
+  const BootPlan& boot = result_.plan.boot;
+  if (boot.kernel.empty()) return;
+  const auto refuse = [&](const Error& failure) { fail("boot.kernel", failure.text); };
+  const auto kernel = firmware::read_direct_boot(boot.kernel, boot.initrd, boot.cmdline);
+  if (!kernel) return refuse(kernel.error());
+  void* const pages =
+      ::mmap(nullptr, config_.memory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (pages == MAP_FAILED) return refuse({fmt::format("no room to place it: {}", std::strerror(errno))});
+  const GuestMemory ram(static_cast<u8*>(pages), config_.memory);
+  firmware::MachineDescription machine(ram);
+  machine.cpus = config_.cpus;
+  const auto tables = firmware::place_tables(ram, machine);
+  if (!tables)
+    refuse(tables.error());
+  else if (const auto loaded = firmware::load_kernel(ram, *kernel, *tables); !loaded)
+    refuse(loaded.error());
+  ::munmap(pages, config_.memory);
+}
+
+void Planner::check_firmware() {
+  const std::string& path = result_.plan.boot.firmware;
+  struct stat st {};
+  if (path.empty()) return;
+  if (::stat(path.c_str(), &st) != 0)
+    return fail("boot.firmware", fmt::format("{}: {}; install Debian's package seabios, or name a firmware image", path,
+                                             std::strerror(errno)));
+  if (st.st_size < SMALLEST_FIRMWARE || st.st_size > LARGEST_FIRMWARE || st.st_size % PAGE_SIZE != 0)
+    fail("boot.firmware",
+         fmt::format("{}: has {} bytes; a PC's firmware image has 64 KiB to 16 MiB, in whole pages of 4 KiB", path,
+                     st.st_size));
 }
 
 void Planner::check_memory() {
@@ -128,7 +175,7 @@ void Planner::check_memory() {
     std::getline(meminfo, unit);
     if (key != "MemAvailable:") continue;
     if (config_.memory > kib * 1024)
-      fail(source(), "memory",
+      fail("memory",
            fmt::format("{} MiB are asked for; this host has {} MiB available", config_.memory >> 20, kib >> 10));
     return;
   }
@@ -136,12 +183,12 @@ void Planner::check_memory() {
 
 // ---------------------------------------------------------------------------------------------------- devices
 
-const vdev::ManifestDevice* Planner::examine(DevicePlan& device, const std::string& where) {
+const vdev::ManifestDevice* Planner::examine(DevicePlan& device, const std::string& key) {
   auto known = manifests_.find(device.plugin);
   if (known == manifests_.end()) {
     auto manifest = vdev::read_manifest(device.plugin);
     if (!manifest) {
-      fail(where, device.name, manifest.error());
+      fail(key + ".plugin", manifest.error());
       return nullptr;
     }
     known = manifests_.emplace(device.plugin, std::move(*manifest)).first;
@@ -152,35 +199,56 @@ const vdev::ManifestDevice* Planner::examine(DevicePlan& device, const std::stri
   if (found == nullptr) {
     std::vector<std::string> ids;
     for (const auto& d : manifest.devices) ids.push_back(d.id);
-    fail(where, device.name,
-         fmt::format("{} has no device \"{}\"; it has: {}", device.plugin, device.id, fmt::join(ids, ", ")));
+    fail(key + ".id", device.id.empty() ? fmt::format("is missing; {} has: {}", device.plugin, fmt::join(ids, ", "))
+                                        : fmt::format("{} has no device \"{}\"; accepted: {}", device.plugin, device.id,
+                                                      fmt::join(ids, ", ")));
     return nullptr;
   }
   found_[device.name] = found;
   return found;
 }
 
-void Planner::complete_config(DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& where) {
-  std::vector<std::string> keys;
-  for (const auto& key : manifest.config) keys.push_back(key.key);
+void Planner::complete_config(DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& key) {
+  std::vector<std::string> accepted;
+  for (const auto& known : manifest.config) accepted.push_back(known.key);
+  accepted.insert(accepted.end(), {"irq.OUTPUT", "base.REGION"});
   for (const auto& [name, value] : device.config) {
-    const vdev::ManifestConfig* key = manifest.find_key(name);
-    if (key == nullptr)
-      fail(where, device.name + ".config",
-           fmt::format("unknown key {}; {} accepts: {}{}irq.OUTPUT, base.REGION", name, manifest.id,
-                       fmt::join(keys, ", "), keys.empty() ? "" : ", "));
-    else if (const std::string wrong = vdev::check_config_value(*key, value); !wrong.empty())
-      fail(where, device.name + ".config", wrong);
+    const vdev::ManifestConfig* known = manifest.find_key(name);
+    const std::string where = key + ".config." + name;
+    if (known == nullptr)
+      fail(where, fmt::format("unknown key; {} accepts: {}", manifest.id, fmt::join(accepted, ", ")));
+    else if (const std::string wrong = vdev::check_config_value(*known, value); !wrong.empty())
+      fail(where, wrong);
   }
-  for (const auto& key : manifest.config) {
+  for (const auto& known : manifest.config) {
     const bool given = std::any_of(device.config.begin(), device.config.end(),
-                                   [&](const auto& pair) { return pair.first == key.key; });
+                                   [&](const auto& pair) { return pair.first == known.key; });
     if (given) continue;
-    if (key.required)
-      fail(where, device.name + ".config", fmt::format("key {} is missing: {}", key.key, key.help));
-    else if (!key.default_value.empty())
-      device.config.emplace_back(key.key, key.default_value);
+    if (known.required)
+      fail(key + ".config." + known.key, fmt::format("is missing: {}", known.help));
+    else if (!known.default_value.empty())
+      device.config.emplace_back(known.key, known.default_value);
   }
+}
+
+void Planner::check_wiring(const DevicePlan& device, const vdev::ManifestDevice& manifest, const std::string& key) {
+  if (device.irq_lines.size() > manifest.irq_count)
+    fail(key + ".config.irq." + device.irq_lines.back().first,
+         fmt::format("{} interrupt outputs are connected; {} has {}", device.irq_lines.size(), manifest.id,
+                     manifest.irq_count));
+  for (const auto& [name, base] : device.region_bases) {
+    std::vector<std::string> regions;
+    for (const auto& region : manifest.regions) regions.push_back(region.name);
+    if (std::find(regions.begin(), regions.end(), name) == regions.end())
+      fail(key + ".config.base." + name,
+           fmt::format("{} has no region of that name; accepted: {}", manifest.id, fmt::join(regions, ", ")));
+  }
+}
+
+std::string Planner::key_of(const std::string& instance) const {
+  for (const DeviceConfig& device : config_.devices)
+    if (device.name == instance) return device.key;
+  return instance;
 }
 
 void Planner::add_board_device(const Instance& instance) {
@@ -196,45 +264,51 @@ void Planner::add_board_device(const Instance& instance) {
   if (device.name == "ide") device.drives = drives();
   device.streams = streams_of(device.name);
   if (device.plugin.empty())
-    return fail(source(), device.name,
-                fmt::format("its plugin {} is not in {}; set TRANSOM_PLUGIN_PATH", instance.library,
-                            fmt::join(plugin_folders(), ", ")));
-  if (const auto* manifest = examine(device, source())) complete_config(device, *manifest, source());
+    return fail(device.name, fmt::format("its plugin {} is not in {}; set TRANSOM_PLUGIN_PATH", instance.library,
+                                         fmt::join(plugin_folders(), ", ")));
+  if (const auto* manifest = examine(device, device.name)) complete_config(device, *manifest, device.name);
   result_.plan.devices.push_back(std::move(device));
 }
 
 void Planner::add_user_device(const DeviceConfig& from) {
+  if (from.plugin.empty()) return; // reported already
   DevicePlan device;
   device.name = from.name;
   device.id = from.id;
   device.server = DOM0;
   device.plugin = find_plugin(from.plugin);
-  if (from.plugin.empty()) return; // reported already
   if (device.plugin.empty())
-    return fail(
-        from.where, "plugin",
-        fmt::format("{}: no such file, and no such plugin in {}", from.plugin, fmt::join(plugin_folders(), ", ")));
+    return fail(from.key + ".plugin", fmt::format("{}: no such file, and no such plugin in {}", from.plugin,
+                                                  fmt::join(plugin_folders(), ", ")));
   for (const Instance& instance : board())
     if (device.name == instance.name)
-      return fail(from.where, "name", fmt::format("\"{}\" is a device of the board", device.name));
+      return fail(from.key + ".name", fmt::format("\"{}\" is a device of the board", device.name));
   for (const auto& [key, value] : from.config) {
-    const bool irq = key.starts_with("irq."), base = key.starts_with("base.");
-    if (!irq && !base) {
-      device.config.emplace_back(key, value);
-      continue;
-    }
-    char* end = nullptr;
-    const u64 number = std::strtoull(value.c_str(), &end, 0);
-    if (*end != 0 || value.empty() || (irq && number > 23))
-      fail(from.where, device.name + ".config",
-           fmt::format("{} = {}: {} is needed", key, value, irq ? "a line from 0 to 23" : "an address"));
-    else if (irq)
-      device.irq_lines.emplace_back(key.substr(4), static_cast<u32>(number));
+    if (key.starts_with("irq.") || key.starts_with("base."))
+      wire(device, from.key, key, value);
     else
-      device.region_bases.emplace_back(key.substr(5), number);
+      device.config.emplace_back(key, value);
   }
-  if (const auto* manifest = examine(device, from.where)) complete_config(device, *manifest, from.where);
+  if (const auto* manifest = examine(device, from.key)) {
+    complete_config(device, *manifest, from.key);
+    check_wiring(device, *manifest, from.key);
+  }
   result_.plan.devices.push_back(std::move(device));
+}
+
+// irq.OUTPUT = line, base.REGION = address
+void Planner::wire(DevicePlan& device, const std::string& key, const std::string& name, const std::string& value) {
+  const bool irq = name.starts_with("irq.");
+  char* end = nullptr;
+  const bool digit = !value.empty() && std::isdigit(static_cast<unsigned char>(value.front())); // no sign
+  const u64 number = std::strtoull(value.c_str(), &end, 0);
+  if (!digit || *end != 0 || (irq && number > LAST_LINE))
+    fail(key + ".config." + name,
+         fmt::format("found {}; {} is needed", value, irq ? "a line from 0 to 23" : "an address"));
+  else if (irq)
+    device.irq_lines.emplace_back(name.substr(4), static_cast<u32>(number));
+  else
+    device.region_bases.emplace_back(name.substr(5), number);
 }
 
 std::vector<DrivePlan> Planner::drives() const {
@@ -282,47 +356,33 @@ std::string Planner::cmos() const {
 // ---------------------------------------------------------------------------------------------------- the whole
 
 void Planner::place_devices() {
-  for (size_t i = 0; i < config_.placement.size(); ++i) {
-    const auto& [instance, place] = config_.placement[i];
+  for (const auto& [instance, place] : config_.placement) {
     const std::string& name = instance;
     auto device = std::find_if(result_.plan.devices.begin(), result_.plan.devices.end(),
                                [&](const DevicePlan& d) { return d.name == name; });
     if (device == result_.plan.devices.end()) {
       std::vector<std::string> names;
       for (const DevicePlan& d : result_.plan.devices) names.push_back(d.name);
-      fail(config_.placement_where[i], "placement." + instance,
+      fail("placement." + instance,
            fmt::format("this domain has no device of that name; it has: {}", fmt::join(names, ", ")));
       continue;
     }
     device->server = place == "hypervisor" ? SERVER_HYPERVISOR : DOM0;
   }
-  for (size_t i = 0; i < config_.wake.size(); ++i) {
-    const auto& [server, policy] = config_.wake[i];
+  for (const auto& [server, policy] : config_.wake) {
     if (server == "dom0")
       result_.plan.servers[DOM0].wake = policy;
     else
-      fail(config_.wake_where[i], "wake." + server, "no server of that name; accepted: dom0");
+      fail("wake." + server, "no server of that name; accepted: dom0");
   }
   if (config_.debug.crash.point == CrashPoint::none) return;
   const bool known = std::any_of(result_.plan.devices.begin(), result_.plan.devices.end(),
                                  [&](const DevicePlan& d) { return d.name == config_.debug.crash.device; });
-  if (!known) fail(source(), "debug.crash", fmt::format("this domain has no device {}", config_.debug.crash.device));
+  if (!known) fail("debug.crash", fmt::format("this domain has no device {}", config_.debug.crash.device));
 }
 
-struct Range {
-  u64 first, last;
-  bool mmio;
-  std::string owner;
-};
-
 void Planner::check_overlaps() {
-  // What belongs to the hypervisor itself.
-  std::vector<Range> taken = {{0xcf8, 0xcf8, false, "PCI configuration"},
-                              {0xcfa, 0xcff, false, "PCI configuration"},
-                              {0x510, 0x51b, false, "fw_cfg"},
-                              {0xfec00000, 0xfec00fff, true, "the I/O APIC"},
-                              {0xfee00000, 0xfee00fff, true, "the local APIC"},
-                              {0, std::min<u64>(config_.memory, GuestMemory::LOW_LIMIT) - 1, true, "guest RAM"}};
+  AddressClaims claims(config_.memory);
   for (const DevicePlan& device : result_.plan.devices) {
     const auto found = found_.find(device.name);
     if (found == found_.end()) continue;
@@ -331,57 +391,14 @@ void Planner::check_overlaps() {
       u64 base = region.default_base;
       for (const auto& [name, at] : device.region_bases)
         if (name == region.name) base = at;
-      const Range range{base, base + region.length - 1, region.space == VDEV_SPACE_MMIO,
-                        fmt::format("{} (region {})", device.name, region.name)};
-      const char* what = range.mmio ? "addresses" : "ports";
-      if (range.last < range.first || (!range.mmio && range.last > 0xffff))
-        fail(source(), device.name, fmt::format("region {} does not fit at {:x}h", region.name, base));
-      for (const Range& other : taken)
-        if (other.mmio == range.mmio && range.first <= other.last && other.first <= range.last)
-          fail(source(), device.name,
-               fmt::format(
-                   "{} {:x}h–{:x}h of {} overlap with {} at {:x}h–{:x}h; move one with config = {{ \"base.{}\" = … }}",
-                   what, range.first, range.last, range.owner, other.owner, other.first, other.last, region.name));
-      taken.push_back(range);
+      const std::string wrong =
+          claims.claim(device.name, region.name, region.space == VDEV_SPACE_MMIO, base, region.length);
+      if (!wrong.empty()) fail(key_of(device.name) + ".config.base." + region.name, wrong);
     }
   }
 }
 
 } // namespace
-
-std::vector<std::string> plugin_folders() {
-  std::vector<std::string> folders;
-  if (const char* path = std::getenv("TRANSOM_PLUGIN_PATH")) {
-    std::string current;
-    for (const char* c = path;; ++c) {
-      if (*c != ':' && *c != 0) {
-        current += *c;
-        continue;
-      }
-      if (!current.empty()) folders.push_back(current);
-      current.clear();
-      if (*c == 0) break;
-    }
-  }
-  std::error_code failure;
-  const fs::path program = fs::read_symlink("/proc/self/exe", failure);
-  folders.push_back((program.parent_path().parent_path() / "lib/transom/plugins").string());
-#ifdef TRANSOM_MULTIARCH
-  folders.push_back((program.parent_path().parent_path() / "lib" / TRANSOM_MULTIARCH / "transom/plugins").string());
-#endif
-  return folders;
-}
-
-std::string find_plugin(const std::string& name) {
-  std::error_code failure;
-  if (name.empty()) return "";
-  if (name.find('/') != std::string::npos) return fs::exists(name, failure) ? fs::absolute(name).string() : "";
-  for (const std::string& folder : plugin_folders())
-    for (const char* suffix : {"", ".so"})
-      if (const fs::path file = fs::path(folder) / (name + suffix); fs::is_regular_file(file, failure))
-        return file.string();
-  return "";
-}
 
 Planned make_plan(const Config& config) { return Planner(config).make(); }
 

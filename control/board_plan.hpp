@@ -16,8 +16,4 @@ struct Planned {
 };
 Planned make_plan(const Config& config);
 
-// Where a plugin of this name is: a path, else $TRANSOM_PLUGIN_PATH, else the installation. Empty: nowhere.
-std::string find_plugin(const std::string& name);
-std::vector<std::string> plugin_folders();
-
 } // namespace transom::control

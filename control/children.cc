@@ -14,6 +14,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "core/child_process.hpp"
 #include "core/domain_memory.hpp"
 #include "core/event_channel.hpp"
 #include "core/file_descriptor.hpp"
@@ -23,8 +24,6 @@
 namespace transom::control {
 
 namespace {
-
-constexpr int CONTROL_SOCKET = 3; // in a child
 
 bool wait_readable(int fd, unsigned milliseconds) {
   pollfd p{fd, POLLIN, 0};
@@ -86,9 +85,28 @@ class ProcessChild final : public Child {
   bool reaped_ = false;
 };
 
+// In the child, after fork: system calls only. It stays in the supervisor's process group, because a terminal lets no
+// other group read; so what the terminal sends to the group is ignored, from before the first instruction of the
+// program.
+[[noreturn]] void become(const std::string& program, char* const* argv, int socket) {
+  for (const int signal : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTTIN, SIGTTOU}) ::signal(signal, SIG_IGN);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr); // the supervisor's event loop blocks some
+  if (socket == CONTROL_SOCKET)
+    ::fcntl(CONTROL_SOCKET, F_SETFD, 0);
+  else
+    ::dup2(socket, CONTROL_SOCKET);
+  ::close_range(CONTROL_SOCKET + 1, ~0u, 0); // also what the user's shell left open
+  ::execv(program.c_str(), argv);
+  ::_exit(127);
+}
+
 Result<std::unique_ptr<Child>> spawn(const std::string& program, const std::string& role,
                                      const std::vector<std::string>& arguments, const DomainPlan& plan,
                                      const DomainDescriptors& descriptors) {
+  if (::access(program.c_str(), X_OK) != 0)
+    return error(fmt::format("{}: {}; the installation is not complete", program, std::strerror(errno)));
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
     return error(fmt::format("socketpair: {}", std::strerror(errno)));
@@ -98,20 +116,7 @@ Result<std::unique_ptr<Child>> spawn(const std::string& program, const std::stri
   argv.push_back(nullptr);
   const pid_t pid = ::fork();
   if (pid < 0) return error(fmt::format("fork: {}", std::strerror(errno)));
-  if (pid == 0) {
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr); // the supervisor's event loop blocks some
-    // Ctrl-C and a terminal that hangs up are for the supervisor alone. A process group of their own would do that too,
-    // but a background group that reads its terminal is stopped, and Dom0 reads it for a serial port on stdio.
-    for (const int signal : {SIGINT, SIGQUIT, SIGHUP}) ::signal(signal, SIG_IGN);
-    if (theirs.get() == CONTROL_SOCKET)
-      ::fcntl(CONTROL_SOCKET, F_SETFD, 0);
-    else
-      ::dup2(theirs.get(), CONTROL_SOCKET);
-    ::execv(program.c_str(), argv.data());
-    ::_exit(127);
-  }
+  if (pid == 0) become(program, argv.data(), theirs.get());
   auto child = std::make_unique<ProcessChild>(role, pid, std::move(ours));
   theirs.reset();
   if (auto sent = send_plan(child->socket(), plan, descriptors); !sent)

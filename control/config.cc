@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <fmt/format.h>
 
+#include "control/file_checks.hpp"
+#include "control/settings.hpp"
 #include "control/toml_reader.hpp"
 
 namespace transom::control {
@@ -44,6 +46,17 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+bool plain(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.'; }
+
+// A domain without a name is called like its file.
+std::string name_of(const std::string& file) {
+  std::string name = fs::path(file).stem().string().substr(0, 63);
+  for (char& c : name)
+    if (!plain(c)) c = '-';
+  if (!name.empty() && name.front() == '.') name.front() = '-';
+  return name.empty() ? "domain" : name;
+}
+
 class ConfigReader {
  public:
   ConfigReader(const std::string& file, Report& report) : report_(report), base_(fs::path(file).parent_path()) {}
@@ -57,20 +70,45 @@ class ConfigReader {
   void read_device(TableReader t, size_t index);
   void read_debug(TableReader t);
   void read_crash(TableReader& t);
+  void read_placement(TableReader t, const toml::table& table);
+  void read_wake(TableReader t, const toml::table& table);
+  std::optional<std::string> name(TableReader& t, size_t longest);
   std::string path(const TableReader& t, const std::string& key, const std::string& value) const;
+  std::string plugin(const TableReader& t, const std::string& value) const;
   std::optional<StreamPlan> stream(TableReader& t, const std::string& key);
-  void name_list(const toml::table* table, const std::string& key, Report& report);
+  void check_outputs();
 
+  struct Output {
+    std::string key, path;
+  };
   Report& report_;
   fs::path base_;
   Config config_;
+  std::vector<Output> outputs_; // files and sockets that the domain makes
 };
 
 std::string ConfigReader::path(const TableReader& t, const std::string& key, const std::string& value) const {
   const fs::path given(value);
   if (given.is_absolute()) return value;
-  const bool typed = report_.is_from_option(t.full(key)) || base_.empty(); // relative to where the user is
+  const bool typed = report_.places.of(t.full(key)).starts_with("--") || base_.empty(); // relative to where the user is
   return fs::absolute(typed ? given : base_ / given).lexically_normal().string();
+}
+
+std::optional<std::string> ConfigReader::name(TableReader& t, size_t longest) {
+  const auto name = t.text("name");
+  if (!name) return {};
+  if (!name->empty() && name->size() <= longest && std::all_of(name->begin(), name->end(), plain) &&
+      name->front() != '.')
+    return name;
+  t.fail("name", fmt::format("found \"{}\"; 1 to {} letters, digits, '-', '_', '.' are accepted", *name, longest));
+  return {};
+}
+
+// A path; a bare name is looked for beside the file first, then in the plugin folders.
+std::string ConfigReader::plugin(const TableReader& t, const std::string& value) const {
+  const std::string beside = path(t, "plugin", value);
+  std::error_code failure;
+  return value.find('/') != std::string::npos || fs::is_regular_file(beside, failure) ? beside : value;
 }
 
 std::optional<StreamPlan> ConfigReader::stream(TableReader& t, const std::string& key) {
@@ -78,24 +116,40 @@ std::optional<StreamPlan> ConfigReader::stream(TableReader& t, const std::string
   if (!value) return {};
   if (*value == "stdio") return StreamPlan{StreamKind::stdio, ""};
   if (*value == "none") return StreamPlan{StreamKind::none, ""};
-  if (value->starts_with("file:") && value->size() > 5)
-    return StreamPlan{StreamKind::file, path(t, key, value->substr(5))};
-  if (value->starts_with("unix:") && value->size() > 5)
-    return StreamPlan{StreamKind::unix_socket, path(t, key, value->substr(5))};
-  t.fail(key, fmt::format("found \"{}\"; accepted: stdio, file:PATH, unix:PATH, none", *value));
-  return {};
+  StreamPlan plan;
+  if (value->starts_with("file:") && value->size() > 5) plan.kind = StreamKind::file;
+  if (value->starts_with("unix:") && value->size() > 5) plan.kind = StreamKind::unix_socket;
+  if (plan.kind == StreamKind::none) {
+    t.fail(key, fmt::format("found \"{}\"; accepted: stdio, file:PATH, unix:PATH, none", *value));
+    return {};
+  }
+  plan.path = path(t, key, value->substr(5));
+  const std::string wrong = plan.kind == StreamKind::file ? wrong_output(plan.path) : wrong_socket(plan.path);
+  if (!wrong.empty()) t.fail(key, wrong);
+  outputs_.push_back({t.full(key), plan.path});
+  return plan;
+}
+
+// A log is emptied when the domain starts: it must not be what the domain needs.
+void ConfigReader::check_outputs() {
+  std::vector<std::pair<std::string, std::string>> taken = {{"boot.kernel", config_.boot.kernel},
+                                                            {"boot.initrd", config_.boot.initrd},
+                                                            {"boot.firmware", config_.boot.firmware}};
+  for (const DiskConfig& disk : config_.disks) taken.emplace_back(disk.name, disk.path);
+  for (const DeviceConfig& device : config_.devices) taken.emplace_back(device.name, device.plugin);
+  for (const Output& output : outputs_) {
+    if (output.path == "/dev/null") continue;
+    for (const auto& [owner, path] : taken)
+      if (same_file(output.path, path))
+        report_.add(output.key,
+                    fmt::format("{} is the file of {} already; another path is needed", output.path, owner));
+    taken.emplace_back(output.key, output.path);
+  }
 }
 
 Config ConfigReader::read(const toml::table& root) {
   TableReader t(root, "", report_);
-  if (const auto name = t.text("name")) {
-    config_.name = *name;
-    const auto plain = [](char c) {
-      return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
-    };
-    if (name->empty() || name->size() > 63 || !std::all_of(name->begin(), name->end(), plain) || name->front() == '.')
-      t.fail("name", fmt::format("found \"{}\"; 1 to 63 letters, digits, '-', '_', '.' are accepted", *name));
-  }
+  config_.name = name(t, 63).value_or("");
   if (const auto memory = t.size("memory")) {
     config_.memory = *memory;
     if (*memory < (2 << 20) || *memory > (u64{64} << 30) || *memory % (64 << 10) != 0)
@@ -132,31 +186,31 @@ Config ConfigReader::read(const toml::table& root) {
     read_device(TableReader(*device, fmt::format("device.{}", index), report_), index);
     ++index;
   }
-  if (const auto* placement = t.table("placement")) {
-    TableReader p(*placement, "placement", report_);
-    for (const auto& [key, value] : *placement) {
-      const std::string instance(key.str());
-      if (const auto place = p.word(instance, {"hypervisor", "dom0"}, {"own"})) {
-        config_.placement.emplace_back(instance, *place);
-        config_.placement_where.push_back(p.where(instance));
-      }
-    }
-  }
-  if (const auto* wake = t.table("wake")) {
-    TableReader w(*wake, "wake", report_);
-    for (const auto& [key, value] : *wake) {
-      const std::string server(key.str());
-      if (const auto policy = w.word(server, {"spin", "adaptive", "sleep"})) {
-        config_.wake.emplace_back(server, *policy == "spin"    ? WakePolicy::spin
-                                          : *policy == "sleep" ? WakePolicy::sleep
-                                                               : WakePolicy::adaptive);
-        config_.wake_where.push_back(w.where(server));
-      }
-    }
-  }
+  if (const auto* placement = t.table("placement"))
+    read_placement(TableReader(*placement, "placement", report_), *placement);
+  if (const auto* wake = t.table("wake")) read_wake(TableReader(*wake, "wake", report_), *wake);
   if (const auto* debug = t.table("debug")) read_debug(TableReader(*debug, "debug", report_));
   t.finish();
+  check_outputs();
   return std::move(config_);
+}
+
+void ConfigReader::read_placement(TableReader t, const toml::table& table) {
+  for (const auto& [key, value] : table) {
+    const std::string instance(key.str());
+    if (const auto place = t.word(instance, {"hypervisor", "dom0"}, {"own"}))
+      config_.placement.emplace_back(instance, *place);
+  }
+}
+
+void ConfigReader::read_wake(TableReader t, const toml::table& table) {
+  for (const auto& [key, value] : table) {
+    const std::string server(key.str());
+    if (const auto policy = t.word(server, {"spin", "adaptive", "sleep"}))
+      config_.wake.emplace_back(server, *policy == "spin"    ? WakePolicy::spin
+                                        : *policy == "sleep" ? WakePolicy::sleep
+                                                             : WakePolicy::adaptive);
+  }
 }
 
 void ConfigReader::read_boot(TableReader t) {
@@ -165,30 +219,24 @@ void ConfigReader::read_boot(TableReader t) {
   if (const auto initrd = t.text("initrd")) config_.boot.initrd = path(t, "initrd", *initrd);
   if (const auto cmdline = t.text("cmdline")) config_.boot.cmdline = *cmdline;
   if (const auto firmware = t.text("firmware")) config_.boot.firmware = path(t, "firmware", *firmware);
-  if (config_.boot.kernel.empty() && (t.raw().contains("initrd") || t.raw().contains("cmdline")))
-    t.fail(t.raw().contains("initrd") ? "initrd" : "cmdline",
-           "is for a kernel that is booted directly; add boot.kernel");
+  if (config_.boot.kernel.empty() && (t.has("initrd") || t.has("cmdline")))
+    t.fail(t.has("initrd") ? "initrd" : "cmdline", "is for a kernel that is booted directly; add boot.kernel");
   if (!config_.boot.kernel.empty() && !config_.boot.firmware.empty())
     t.fail("firmware", "cannot be combined with boot.kernel: a kernel that is booted directly runs without firmware");
   for (const auto& [key, file] : {std::pair{"kernel", &config_.boot.kernel},
                                   {"initrd", &config_.boot.initrd},
                                   {"firmware", &config_.boot.firmware}}) {
-    std::error_code failure;
     if (file->empty()) continue;
-    if (!fs::exists(*file, failure))
-      t.fail(key, fmt::format("{}: no such file", *file));
-    else if (fs::is_directory(*file, failure))
-      t.fail(key, fmt::format("{}: is a directory; a file is needed", *file));
+    if (const std::string wrong = wrong_input(*file); !wrong.empty()) t.fail(key, wrong);
   }
   t.finish();
 }
 
 void ConfigReader::read_disk(TableReader t, size_t index) {
   DiskConfig disk;
-  disk.name = t.text("name").value_or(fmt::format("disk{}", index));
+  disk.name = name(t, 31).value_or(fmt::format("disk{}", index));
   for (const DiskConfig& other : config_.disks)
     if (other.name == disk.name) t.fail("name", fmt::format("\"{}\" is the name of another disk already", disk.name));
-  disk.where = t.where("path");
   t.word("format", {"raw"}, {"qcow2"});
   t.word("as", {"ide"}, {"vbd", "auto"});
   disk.read_only = t.boolean("readonly").value_or(false);
@@ -199,26 +247,17 @@ void ConfigReader::read_disk(TableReader t, size_t index) {
   t.word("dma", {"async"}, {"sync"});
   for (const char* missing : {"iops", "bandwidth", "reconnect_ms"}) t.later(missing);
   if (const auto given = t.text("path")) {
-    std::error_code failure;
     if (given->starts_with("nbd://") || given->starts_with("nbd+unix://")) {
       t.fail("path", "network disks are not in this version of Transom yet; a raw image file is accepted");
     } else {
       disk.path = path(t, "path", *given);
-      if (!fs::exists(disk.path, failure))
-        t.fail("path", fmt::format("{}: no such file; make one with: truncate -s 1G {}", disk.path, *given));
-      else if (fs::is_directory(disk.path, failure))
-        t.fail("path", fmt::format("{}: is a directory; a raw image file is needed", disk.path));
-      else if (fs::is_regular_file(disk.path, failure) && fs::file_size(disk.path, failure) == 0)
-        t.fail("path", fmt::format("{}: is empty; a raw image file is needed", disk.path));
-      else if (fs::is_regular_file(disk.path, failure) && fs::file_size(disk.path, failure) % 512 != 0)
-        t.fail("path", fmt::format("{}: has {} bytes, not a multiple of 512: no raw image", disk.path,
-                                   fs::file_size(disk.path, failure)));
+      if (const std::string wrong = wrong_image(disk.path, disk.read_only); !wrong.empty()) t.fail("path", wrong);
     }
-  } else if (!t.raw().contains("path")) {
+  } else if (!t.has("path")) {
     t.fail("path", "is missing; a disk needs the path of its image");
   }
   for (const DiskConfig& other : config_.disks)
-    if (!disk.path.empty() && other.path == disk.path && !(other.read_only && disk.read_only))
+    if (same_file(other.path, disk.path) && !(other.read_only && disk.read_only))
       t.fail("path", fmt::format("{} is the image of {} already", disk.path, other.name));
   if (config_.disks.size() == 4) t.fail("path", "a fifth IDE disk; two channels of two drives take four");
   t.finish();
@@ -237,15 +276,13 @@ void ConfigReader::read_serial(TableReader t) {
 
 void ConfigReader::read_device(TableReader t, size_t index) {
   DeviceConfig device;
-  device.name = t.text("name").value_or(fmt::format("device{}", index));
-  device.where = t.where("plugin");
+  device.key = fmt::format("device.{}", index);
+  device.name = name(t, 31).value_or(fmt::format("device{}", index));
   for (const DeviceConfig& other : config_.devices)
     if (other.name == device.name) t.fail("name", fmt::format("\"{}\" is the name of another device", device.name));
-  if (device.name.size() > 31) t.fail("name", "at most 31 characters are accepted");
-  if (const auto plugin = t.text("plugin"))
-    device.plugin =
-        plugin->find('/') == std::string::npos && !plugin->ends_with(".so") ? *plugin : path(t, "plugin", *plugin);
-  else if (!t.raw().contains("plugin"))
+  if (const auto given = t.text("plugin"))
+    device.plugin = plugin(t, *given);
+  else if (!t.has("plugin"))
     t.fail("plugin", "is missing; the path of a device library, or its name in the plugin folder");
   if (const auto id = t.text("id")) device.id = *id;
   if (const auto* values = t.table("config"))
@@ -258,7 +295,8 @@ void ConfigReader::read_device(TableReader t, size_t index) {
       else if (const auto* b = value.as_boolean())
         device.config.emplace_back(name, b->get() ? "true" : "false");
       else
-        t.fail("config", fmt::format("{} = {}: a string, an integer or a boolean is needed", name, shown(value)));
+        report_.add(fmt::format("{}.config.{}", device.key, name),
+                    fmt::format("found {}; a string, an integer or a boolean is needed", shown(value)));
     }
   t.finish();
   config_.devices.push_back(device);
@@ -300,73 +338,36 @@ void ConfigReader::read_crash(TableReader& t) {
   config_.debug.crash = {point->second, parts[0], number(parts[2]), parts.size() == 4 ? number(parts[3]) : 1};
 }
 
-// ---------------------------------------------------------------------------------------------------- settings
-
-// The value of --set: TOML if it parses as such, else a bare word.
-void assign(toml::table& at, const std::string& key, const std::string& value) {
-  try {
-    const toml::table parsed = toml::parse("v = " + value);
-    if (parsed.size() == 1) return void(at.insert_or_assign(key, *parsed.get("v")));
-  } catch (const toml::parse_error&) {
-  }
-  at.insert_or_assign(key, value);
-}
-
-void apply(toml::table& root, const Setting& setting, Report& report) {
-  const std::vector<std::string> parts = split(setting.key, '.');
-  report.from_option(setting.key, setting.option);
-  const auto refuse = [&](const std::string& what) { report.errors.push_back({setting.option, setting.key, what}); };
-  toml::table* at = &root;
-  for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    const bool indexed =
-        i + 2 < parts.size() && !parts[i + 1].empty() &&
-        std::all_of(parts[i + 1].begin(), parts[i + 1].end(), [](char c) { return c >= '0' && c <= '9'; });
-    if (indexed) { // disk.0.as
-      if (!at->contains(parts[i])) at->insert(parts[i], toml::array());
-      auto* array = at->get(parts[i])->as_array();
-      const size_t n = parts[i + 1].size() < 4 ? std::stoul(parts[i + 1]) : 9999;
-      if (array == nullptr || n > array->size() || n > 63)
-        return refuse(fmt::format("there is no {}.{}", parts[i], parts[i + 1]));
-      if (n == array->size()) array->push_back(toml::table());
-      at = array->get(n)->as_table();
-      ++i;
-    } else {
-      if (!at->contains(parts[i])) at->insert(parts[i], toml::table());
-      at = at->get(parts[i])->as_table();
-    }
-    if (at == nullptr) return refuse(fmt::format("{} is not a table", parts[i]));
-  }
-  if (parts.back().empty()) return refuse("the key is empty");
-  assign(*at, parts.back(), setting.value);
-}
-
 } // namespace
 
 Parsed read_config(const std::string& file, const std::vector<Setting>& settings) {
   Parsed result;
   Report report(file);
   toml::table root;
-  try {
-    if (!file.empty()) {
-      std::error_code failure;
-      if (!fs::exists(file, failure))
-        report.add_file("no such file");
-      else if (fs::is_directory(file, failure))
-        report.add_file("is a directory; a domain's TOML file is needed");
-      else
-        root = toml::parse_file(file);
-    }
-  } catch (const toml::parse_error& e) {
-    result.errors.push_back({fmt::format("{}:{}:{}", file, e.source().begin.line, e.source().begin.column), "",
-                             fmt::format("not TOML: {}", e.description())});
+  const auto refuse = [&](std::string where, std::string what) {
+    result.errors.push_back({std::move(where), "", std::move(what)});
     return result;
+  };
+  try {
+    std::error_code failure;
+    if (!file.empty() && !fs::exists(file, failure)) return refuse(file, "no such file");
+    if (fs::is_directory(file, failure)) return refuse(file, "is a directory; a domain's TOML file is needed");
+    if (!file.empty()) root = toml::parse_file(file);
+  } catch (const toml::parse_error& e) {
+    const bool read = bool(e.source().begin);
+    return refuse(read ? report.position(e.source()) : file, fmt::format("not TOML: {}", e.description()));
   }
-  if (report.errors.empty()) {
-    for (const Setting& setting : settings) apply(root, setting, report);
-    result.config = ConfigReader(file, report).read(root);
+  std::map<std::string, std::string> options;
+  for (const Setting& setting : settings) {
+    if (const std::string wrong = apply(root, setting); !wrong.empty())
+      result.errors.push_back({setting.option, setting.key, wrong});
+    options[setting.key] = setting.option;
   }
+  report.note_places(root, options);
+  result.config = ConfigReader(file, report).read(root);
   result.config.file = file;
-  if (result.config.name.empty()) result.config.name = file.empty() ? "domain" : fs::path(file).stem().string();
+  if (result.config.name.empty()) result.config.name = name_of(file);
+  result.config.places = std::move(report.places);
   result.errors.insert(result.errors.end(), report.errors.begin(), report.errors.end());
   return result;
 }

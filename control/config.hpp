@@ -7,23 +7,16 @@
 #include <utility>
 #include <vector>
 
+#include "control/diagnostic.hpp"
 #include "core/domain_plan.hpp"
 #include "core/types.hpp"
 
 namespace transom::control {
 
-struct Diagnostic {
-  std::string where; // "vm.toml:12:5" or "--set disk.0.as"
-  std::string key;   // "disk.0.as"; empty for the file as a whole
-  std::string what;  // found and accepted
-  std::string text() const { return key.empty() ? where + ": " + what : where + ": " + key + ": " + what; }
-};
-
 struct DiskConfig {
   std::string name, path, as = "ide";
   bool read_only = false;
   DiskCache cache = DiskCache::writeback;
-  std::string where; // for later errors about it
 };
 
 struct SerialConfig {
@@ -31,7 +24,8 @@ struct SerialConfig {
 };
 
 struct DeviceConfig { // [[device]]
-  std::string name, plugin, id, where;
+  std::string key;    // "device.0"
+  std::string name, plugin, id;
   std::vector<std::pair<std::string, std::string>> config; // value as text
 };
 
@@ -57,12 +51,13 @@ struct Config {
   std::vector<DeviceConfig> devices;
   std::vector<std::pair<std::string, std::string>> placement; // instance → place
   std::vector<std::pair<std::string, WakePolicy>> wake;       // server → policy
-  std::vector<std::string> placement_where, wake_where;
   DebugConfig debug;
+  Places places;
 };
 
 struct Setting { // --set KEY=VALUE, --memory …
   std::string key, value, option;
+  bool literal = true; // the value is this text; else TOML, or a bare word when it is none
 };
 
 struct Parsed {

@@ -1,8 +1,8 @@
 #include "control/info_text.hpp"
 
-#include <algorithm>
-#include <capnp/compat/json.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <vector>
 
 namespace transom::control {
 
@@ -10,10 +10,47 @@ namespace {
 
 std::string text(capnp::Text::Reader from) { return {from.begin(), from.size()}; }
 
-capnp::JsonCodec& codec() {
-  static capnp::JsonCodec json;
-  json.setPrettyPrint(true);
-  return json;
+// A JSON string.
+std::string quoted(capnp::Text::Reader from) {
+  std::string out = "\"";
+  for (const char c : from) {
+    if (c == '"' || c == '\\')
+      out += {'\\', c};
+    else if (static_cast<unsigned char>(c) < 0x20)
+      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    else
+      out += c;
+  }
+  return out + '"';
+}
+
+template <class List, class Format>
+std::string array(List list, Format&& format, const char* indent) {
+  std::vector<std::string> elements;
+  for (auto element : list) elements.push_back(format(element));
+  return elements.empty()
+             ? "[]"
+             : fmt::format("[\n{0}  {1}\n{0}]", indent, fmt::join(elements, fmt::format(",\n{}  ", indent)));
+}
+
+std::string object(capnp::List<schema::Counter>::Reader list) {
+  std::vector<std::string> members;
+  for (auto counter : list) members.push_back(fmt::format("{}: {}", quoted(counter.getName()), counter.getValue()));
+  return fmt::format("{{{}}}", fmt::join(members, ", "));
+}
+
+std::string device(schema::Device::Reader d) {
+  return fmt::format(R"({{"name": {}, "place": {}, "id": {}, "plugin": {}, "quarantined": {}, "counters": {}}})",
+                     quoted(d.getName()), quoted(d.getPlace()), quoted(d.getId()), quoted(d.getPlugin()),
+                     d.getQuarantined(), object(d.getCounters()));
+}
+
+std::string vcpu(schema::Vcpu::Reader v) {
+  return fmt::format(R"({{"exits": {}, "execution": {}}})", object(v.getExits()), object(v.getExecution()));
+}
+
+std::string process(schema::Process::Reader p) {
+  return fmt::format(R"({{"role": {}, "pid": {}}})", quoted(p.getRole()), p.getPid());
 }
 
 std::string counters(capnp::List<schema::Counter>::Reader list) {
@@ -26,9 +63,35 @@ std::string counters(capnp::List<schema::Counter>::Reader list) {
 
 } // namespace
 
-std::string info_json(schema::Info::Reader info) { return codec().encode(info).cStr(); }
+std::string info_json(schema::Info::Reader info) {
+  std::string out = fmt::format(
+      "{{\n  \"name\": {},\n  \"state\": {},\n  \"cpu\": {},\n  \"cpuModel\": {},\n  \"cpus\": {},\n"
+      "  \"memory\": {},\n  \"uptimeSeconds\": {:.6f},\n",
+      quoted(info.getName()), quoted(info.getState()), quoted(info.getCpu()), quoted(info.getCpuModel()),
+      info.getCpus(), info.getMemory(), static_cast<double>(info.getUptimeNs()) / 1e9);
+  out += fmt::format("  \"processes\": {},\n", array(info.getProcesses(), process, "  "));
+  out += fmt::format("  \"vcpus\": {},\n", array(info.getVcpus(), vcpu, "  "));
+  out += fmt::format("  \"devices\": {}\n}}\n", array(info.getDevices(), device, "  "));
+  return out;
+}
 
-std::string placement_json(schema::Info::Reader info) { return codec().encode(info.getDevices()).cStr(); }
+std::string list_json(schema::Info::Reader info) {
+  return fmt::format(R"({{"name": {}, "state": {}, "cpu": {}, "uptimeSeconds": {:.3f}}})", quoted(info.getName()),
+                     quoted(info.getState()), quoted(info.getCpu()), static_cast<double>(info.getUptimeNs()) / 1e9);
+}
+
+std::string list_text(schema::Info::Reader info) {
+  return fmt::format("{:24} {:10} {:14} {:.1f} s", text(info.getName()), text(info.getState()), text(info.getCpu()),
+                     static_cast<double>(info.getUptimeNs()) / 1e9);
+}
+
+std::string placement_json(schema::Info::Reader info) {
+  const auto row = [](schema::Device::Reader d) {
+    return fmt::format(R"({{"name": {}, "place": {}, "id": {}, "plugin": {}, "quarantined": {}}})", quoted(d.getName()),
+                       quoted(d.getPlace()), quoted(d.getId()), quoted(d.getPlugin()), d.getQuarantined());
+  };
+  return array(info.getDevices(), row, "") + "\n";
+}
 
 std::string info_text(schema::Info::Reader info) {
   std::string out = fmt::format("{}: {}, {} vCPU ({}, model {}), {} MiB, up {:.1f} s\n", text(info.getName()),

@@ -1,8 +1,12 @@
 // transom: the control panel.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <iostream>
+#include <kj/exception.h>
+#include <unistd.h>
 
 #include "control/board_plan.hpp"
 #include "control/client.hpp"
@@ -44,12 +48,12 @@ Result<std::vector<Setting>> settings_of(const RunArguments& a) {
   for (const auto& [key, value] : simple)
     if (!value->empty())
       settings.push_back({key, *value, fmt::format("--{}", std::string(key).substr(std::string(key).find('.') + 1))});
-  if (!a.cmdline.empty()) settings.push_back({"boot.cmdline", fmt::format("'''{}'''", a.cmdline), "--cmdline"});
+  if (!a.cmdline.empty()) settings.push_back({"boot.cmdline", a.cmdline, "--cmdline"});
   if (!a.console.empty()) settings.push_back({"serial.0.to", a.console, "--console"});
   for (const std::string& set : a.sets) {
     const size_t equals = set.find('=');
     if (equals == std::string::npos || equals == 0) return error(fmt::format("--set {}: KEY=VALUE is needed", set));
-    settings.push_back({set.substr(0, equals), set.substr(equals + 1), "--set " + set.substr(0, equals)});
+    settings.push_back({set.substr(0, equals), set.substr(equals + 1), "--set " + set.substr(0, equals), false});
   }
   return settings;
 }
@@ -85,22 +89,20 @@ int check(const std::string& file) {
 }
 
 int list(bool json) {
-  std::string rows;
+  std::vector<std::string> rows;
   for (const std::string& name : socket_names()) {
-    std::string row;
-    const auto shown = with_info(name, [&](schema::Info::Reader info) {
-      const double uptime = static_cast<double>(info.getUptimeNs()) / 1e9;
-      row = json
-                ? fmt::format(R"({{"name":"{}","state":"{}","cpu":"{}","uptimeSeconds":{:.3f}}})", name,
-                              info.getState().cStr(), info.getCpu().cStr(), uptime)
-                : fmt::format("{:24} {:10} {:14} {:.1f} s", name, info.getState().cStr(), info.getCpu().cStr(), uptime);
-    });
-    if (shown) rows += (json && !rows.empty() ? "," : "") + row + (json ? "" : "\n");
+    if (!is_running(name)) continue; // what a domain that was killed left behind; the next of that name replaces it
+    const auto shown =
+        with_info(name, [&](schema::Info::Reader info) { rows.push_back(json ? list_json(info) : list_text(info)); });
+    if (shown || !is_running(name)) continue;
+    rows.push_back(json ? fmt::format(R"({{"name": "{}", "state": "silent"}})", name)
+                        : fmt::format("{:24} silent", name));
   }
   if (json)
-    std::printf("[%s]\n", rows.c_str());
+    fmt::print("[{}]\n", fmt::join(rows, ",\n "));
   else
-    std::printf("%-24s %-10s %-14s %s\n%s", "NAME", "STATE", "CPU", "UPTIME", rows.c_str());
+    fmt::print("{:24} {:10} {:14} {}\n{}{}", "NAME", "STATE", "CPU", "UPTIME", fmt::join(rows, "\n"),
+               rows.empty() ? "" : "\n");
   return 0;
 }
 
@@ -109,11 +111,18 @@ int show(const std::string& name, const std::function<std::string(schema::Info::
   return shown ? 0 : report(shown.error());
 }
 
-} // namespace
+// A descriptor of the domain that came to lie at 0, 1 or 2 would be taken for the console.
+void open_standard_streams() {
+  int fd = 0;
+  do fd = ::open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  ::close(fd);
+}
 
-int main(int argc, char** argv) {
+int command_line(int argc, char** argv) {
   CLI::App app{"Transom: unmodified PC operating systems on Xen's HVM I/O architecture"};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "transom " TRANSOM_VERSION);
   int status = 0;
   bool json = false;
   std::string name, file;
@@ -168,4 +177,17 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : BAD_USAGE;
   }
   return status;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  open_standard_streams();
+  try {
+    return command_line(argc, argv);
+  } catch (const std::exception& e) {
+    return report(Error{e.what()});
+  } catch (const kj::Exception& e) {
+    return report(Error{e.getDescription().cStr()});
+  }
 }

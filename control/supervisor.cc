@@ -1,16 +1,20 @@
 #include "control/supervisor.hpp"
 
+#include <algorithm>
 #include <capnp/message.h>
 #include <capnp/rpc-twoparty.h>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
 #include <kj/debug.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <termios.h>
@@ -18,6 +22,7 @@
 #include <unistd.h>
 
 #include "control/children.hpp"
+#include "control/client.hpp"
 #include "control/domain_service.hpp"
 #include "control/info_text.hpp"
 #include "control/runtime_folder.hpp"
@@ -28,7 +33,9 @@ namespace transom::control {
 namespace {
 
 constexpr unsigned STOP_PATIENCE_MS = 2000;    // for the hypervisor
-constexpr unsigned FINISH_PATIENCE_MS = 15000; // for a Dom0 that finishes disk requests
+constexpr unsigned FINISH_PATIENCE_MS = 60000; // for a Dom0 that finishes disk requests and output
+constexpr u64 LONGEST_TIMEOUT_S = 10ull * 365 * 24 * 3600;
+constexpr int ENDING_SIGNALS[] = {SIGINT, SIGTERM, SIGHUP};
 
 void say(const std::string& line) { std::fprintf(stderr, "transom: %s\n", line.c_str()); }
 
@@ -36,7 +43,8 @@ void say(const std::string& line) { std::fprintf(stderr, "transom: %s\n", line.c
 class RawTerminal {
  public:
   explicit RawTerminal(bool wanted) {
-    if (!wanted || !::isatty(STDIN_FILENO) || ::tcgetattr(STDIN_FILENO, &before_) != 0) return;
+    // In the background the terminal is not ours to change.
+    if (!wanted || ::tcgetpgrp(STDIN_FILENO) != ::getpgrp() || ::tcgetattr(STDIN_FILENO, &before_) != 0) return;
     termios raw = before_;
     ::cfmakeraw(&raw);
     raw.c_oflag |= OPOST | ONLCR; // messages of ours still start at the left
@@ -72,15 +80,37 @@ Result<FileDescriptor> listen_as(const std::string& path, const std::string& nam
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-  FileDescriptor probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (::connect(probe.get(), generic, sizeof address) == 0)
+  // Two that start at once: the lock on the folder lets one of them look and listen before the other.
+  const FileDescriptor folder(
+      ::open(std::filesystem::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder || ::flock(folder.get(), LOCK_EX) != 0) return error(fmt::format("{}: {}", path, std::strerror(errno)));
+  if (is_running(name))
     return error(fmt::format("a domain named {} is running already; stop it with: transom kill {}, or set another name",
                              name, name));
   ::unlink(path.c_str());
   FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd || ::bind(fd.get(), generic, sizeof address) != 0 || ::listen(fd.get(), 8) != 0)
+  if (!fd || ::bind(fd.get(), generic, sizeof address) != 0 || ::listen(fd.get(), 64) != 0)
     return error(fmt::format("{}: {}", path, std::strerror(errno)));
   return fd;
+}
+
+// Whether the user interrupted once more. What comes together with the first (timeout(1) signals the process and its
+// group) is not meant.
+bool interrupted_again(unsigned waited_ms) {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (const int signal : ENDING_SIGNALS) ::sigaddset(&signals, signal);
+  const timespec now{};
+  return ::sigtimedwait(&signals, nullptr, &now) > 0 && waited_ms >= 1000;
+}
+
+bool wait_patiently(Child& child, unsigned milliseconds) {
+  constexpr unsigned STEP = 50;
+  for (unsigned waited = 0; waited < milliseconds; waited += STEP) {
+    if (child.wait(STEP)) return true;
+    if (interrupted_again(waited)) return false;
+  }
+  return false;
 }
 
 // Why the wait for the domain's end was over.
@@ -133,8 +163,8 @@ Result<void> Supervisor::start() {
 
 int Supervisor::run() {
   const auto cleanup = [&] {
+    if (!socket_path_.empty()) ::unlink(socket_path_.c_str()); // while we listen: nobody else has made his own
     listener_.reset();
-    if (!socket_path_.empty()) ::unlink(socket_path_.c_str());
   };
   if (auto started = start(); !started) {
     children_.clear();
@@ -168,7 +198,7 @@ void Supervisor::write_info() const {
   auto info = message.initRoot<schema::Info>();
   DomainService(plan_, memory_, processes(), [] {}).describe(info);
   std::ofstream out(options_.info_at_end);
-  out << info_json(info.asReader()) << "\n";
+  out << info_json(info.asReader());
   if (!out.flush()) say(fmt::format("{}: cannot be written", options_.info_at_end));
 }
 
@@ -195,11 +225,13 @@ Wake Supervisor::wait_for_end() {
                                                                                           : Wake::child_ended;
     }));
   }
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+  for (const int signal : ENDING_SIGNALS)
     end = end.exclusiveJoin(io_.unixEventPort.onSignal(signal).then([](siginfo_t) { return Wake::interrupted; }));
   if (options_.timeout_s != 0)
     end = end.exclusiveJoin(
-        io_.provider->getTimer().afterDelay(options_.timeout_s * kj::SECONDS).then([] { return Wake::timeout; }));
+        io_.provider->getTimer().afterDelay(std::min(options_.timeout_s, LONGEST_TIMEOUT_S) * kj::SECONDS).then([] {
+          return Wake::timeout;
+        }));
   return end.wait(io_.waitScope);
 }
 
@@ -237,8 +269,8 @@ int Supervisor::end(Wake wake) {
         memory_.vcpu_event(v).notify();
       }
     }
-    if (!child.wait(i == 0 ? STOP_PATIENCE_MS : FINISH_PATIENCE_MS)) {
-      say(fmt::format("{} does not stop; killed", child.role));
+    if (!wait_patiently(child, i == 0 ? STOP_PATIENCE_MS : FINISH_PATIENCE_MS)) {
+      say(fmt::format("{} does not stop; killed{}", child.role, i == 0 ? "" : ": what it had not written is lost"));
       child.kill();
       child.wait(1000);
       continue;
@@ -254,6 +286,7 @@ int Supervisor::outcome(Wake wake, const std::string& death) {
   const u32 value = page.stop_value.load();
   if (wake == Wake::timeout) {
     say(fmt::format("{}: the time of {} s is over", plan_.name, options_.timeout_s));
+    if (!death.empty()) say(death);
     return 124;
   }
   switch (reason) {
@@ -283,7 +316,7 @@ int Supervisor::outcome(Wake wake, const std::string& death) {
 } // namespace
 
 int supervise(const DomainPlan& plan, const RunOptions& options) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) kj::UnixEventPort::captureSignal(signal);
+  for (const int signal : ENDING_SIGNALS) kj::UnixEventPort::captureSignal(signal);
   ::signal(SIGPIPE, SIG_IGN);
   return Supervisor(plan, options).run();
 }

@@ -54,19 +54,28 @@ std::string shown(const toml::node& node) {
 
 // ---------------------------------------------------------------------------------------------------- Report
 
-bool Report::is_from_option(const std::string& key) const {
-  return std::any_of(options_.begin(), options_.end(), [&](const auto& o) { return o.first == key; });
+std::string Report::position(const toml::source_region& region) const {
+  return fmt::format("{}:{}:{}", file_, region.begin.line, region.begin.column);
 }
 
-std::string Report::where(const toml::node* at, const std::string& key) const {
-  for (auto it = options_.rbegin(); it != options_.rend(); ++it)
-    if (it->first == key) return it->second;
-  if (at == nullptr || !at->source().begin) return file_.empty() ? "command line" : file_;
-  return fmt::format("{}:{}:{}", file_, at->source().begin.line, at->source().begin.column);
+void Report::note_places(const toml::table& root, const std::map<std::string, std::string>& options) {
+  if (!file_.empty()) places.add("", file_);
+  for (const auto& [key, value] : root) note(value, std::string(key.str()), "", options);
 }
 
-void Report::add(const toml::node* at, const std::string& key, std::string what) {
-  errors.push_back({where(at, key), key, std::move(what)});
+// `option` set what is around this node, if it is not empty.
+void Report::note(const toml::node& node, const std::string& key, const std::string& option,
+                  const std::map<std::string, std::string>& options) {
+  const auto own = options.find(key);
+  const std::string& from = own != options.end() ? own->second : option;
+  if (!from.empty())
+    places.add(key, from);
+  else if (node.source().begin) // a table that an option made stands nowhere
+    places.add(key, position(node.source()));
+  if (const auto* table = node.as_table())
+    for (const auto& [k, value] : *table) note(value, fmt::format("{}.{}", key, k.str()), from, options);
+  if (const auto* array = node.as_array())
+    for (size_t i = 0; i < array->size(); ++i) note((*array)[i], fmt::format("{}.{}", key, i), from, options);
 }
 
 // ---------------------------------------------------------------------------------------------------- TableReader
@@ -177,11 +186,11 @@ void TableReader::finish() {
   for (const auto& [key, value] : table_) {
     const std::string name(key.str());
     if (seen_.count(name) != 0) continue;
-    report_.errors.push_back(
-        {report_.is_from_option(full(name)) || !key.source().begin
-             ? report_.where(&value, full(name))
-             : fmt::format("{}:{}:{}", report_.file(), key.source().begin.line, key.source().begin.column),
-         full(name), fmt::format("unknown key{}; accepted here: {}", suggestion(name, known), fmt::join(known, ", "))});
+    const std::string what =
+        fmt::format("unknown key{}; accepted here: {}", suggestion(name, known), fmt::join(known, ", "));
+    const std::string place = report_.places.of(full(name));
+    const bool typed = place.starts_with("--") || !key.source().begin;
+    report_.errors.push_back({typed ? place : report_.position(key.source()), full(name), what});
   }
 }
 

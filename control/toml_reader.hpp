@@ -2,6 +2,7 @@
 // the keys that nobody asked for.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -12,23 +13,23 @@
 
 namespace transom::control {
 
-// Where each value came from, and what is wrong with it.
+// What is wrong so far.
 class Report {
  public:
   explicit Report(std::string file) : file_(std::move(file)) {}
-  void add(const toml::node* at, const std::string& key, std::string what);
-  void add_file(std::string what) { errors.push_back({file_, "", std::move(what)}); }
-  std::string where(const toml::node* at, const std::string& key) const;
-  // Values that came from the command line: key → option text.
-  void from_option(const std::string& key, const std::string& option) { options_.emplace_back(key, option); }
-  bool is_from_option(const std::string& key) const;
-  const std::string& file() const { return file_; }
+  // Notes where every value of `root` stands. `options`: key → the option of the command line that set it.
+  void note_places(const toml::table& root, const std::map<std::string, std::string>& options);
+  void add(const std::string& key, std::string what) { errors.push_back({places.of(key), key, std::move(what)}); }
+  std::string position(const toml::source_region& region) const;
 
   std::vector<Diagnostic> errors;
+  Places places;
 
  private:
+  void note(const toml::node& node, const std::string& key, const std::string& option,
+            const std::map<std::string, std::string>& options);
+
   std::string file_;
-  std::vector<std::pair<std::string, std::string>> options_;
 };
 
 class TableReader {
@@ -49,11 +50,9 @@ class TableReader {
   void later(const std::string& key); // known, and an error that says that this version does not have it
   void finish();                      // unknown keys
 
-  void fail(const std::string& key, std::string what) { report_.add(table_.get(key), full(key), std::move(what)); }
+  void fail(const std::string& key, std::string what) { report_.add(full(key), std::move(what)); }
   std::string full(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
-  std::string where(const std::string& key) const { return report_.where(table_.get(key), full(key)); }
-  const toml::table& raw() const { return table_; }
-  void seen(const std::string& key) { seen_.insert(key); }
+  bool has(const std::string& key) const { return table_.contains(key); }
 
  private:
   const toml::node* find(const std::string& key);

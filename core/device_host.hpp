@@ -61,6 +61,13 @@ class DeviceHost {
   u8 acknowledge(u32 device, u32 slot = ~0u);
   void irq_in(u32 device, u32 input, u32 level);
 
+  // The next call serves the posted record before `head`; it commits together with that.
+  void begin_posted(u32 head) {
+    posted_head_ = head;
+    serving_posted_ = true;
+  }
+  void end_posted() { serving_posted_ = false; }
+
   // --- what happens without an access
   u64 next_deadline() const { return next_deadline_; } // domain clock
   void expire(u64 now); // timers that are due; bounded work, never loops on a device that stays due
@@ -99,6 +106,8 @@ class DeviceHost {
   u64 next_deadline_ = ~u64{0};
   u32 effect_tail_; // of the effect ring, committed or not
   u32 bulk_used_ = 0;
+  u32 posted_head_ = 0;
+  bool serving_posted_ = false;
 };
 
 } // namespace transom

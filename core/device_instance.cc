@@ -173,8 +173,13 @@ Dispatch::~Dispatch() {
   const HostEnvironment& environment = host_.environment_;
   ServerPage& page = host_.page();
   crash_point(environment.crash, device_.plan.name, CrashPoint::before_commit, 0);
+  page.journal.answered_id = page.journal.request_id;
   page.journal.response = response_;
   const u64 sequence = page.effects.sequence() + u64{1};
+  if (host_.serving_posted_) {
+    page.journal.posted_sequence = static_cast<u32>(sequence);
+    page.journal.posted_head = host_.posted_head_;
+  }
   page.effects.commit.store(sequence << 32 | host_.effect_tail_, std::memory_order_release);
   crash_point(environment.crash, device_.plan.name, CrashPoint::after_commit, 0);
   publish_own_effects();

@@ -60,7 +60,14 @@ struct Journal {
   u32 slot = ~0u; // the ioreq that is served, ~0 for timers and completions
   u32 undo_bytes = 0;
   u64 request_id = 0;
+  // Written right before the commit, and left alone when the next dispatch begins: with which answer which request was
+  // committed last. (`request_id` is the running one's; a crash while it is filled in must not pair it with an old
+  // answer.)
+  u64 answered_id = 0;
   u64 response = 0;
+  // Likewise: dispatch `posted_sequence` served the record before `posted_head` of the posted ring.
+  u32 posted_sequence = 0;
+  u32 posted_head = 0;
   alignas(64) u8 undo[STATE_BYTES];
 };
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <sched.h>
 
 #include "core/types.hpp"
 
@@ -20,6 +21,9 @@ struct EventWord {
 };
 
 inline void cpu_relax() { __builtin_ia32_pause(); }
+
+// Who spins longer than this lets others run in between: on a busy host the peer may be waiting for this very CPU.
+inline constexpr u64 SPIN_ALONE_NS = 5'000;
 
 class EventChannel {
  public:
@@ -64,12 +68,13 @@ bool EventChannel::spin(Ready&& ready, u64 spin_ns) {
   if (ready()) return true;
   if (spin_ns == 0) return false;
   const u64 start = monotonic_ns();
-  do {
+  for (u64 spun = 0; spun < spin_ns; spun = monotonic_ns() - start) {
+    if (spun > SPIN_ALONE_NS) ::sched_yield();
     for (int i = 0; i < 64; ++i) {
       cpu_relax();
       if (ready()) return true;
     }
-  } while (monotonic_ns() - start < spin_ns);
+  }
   return false;
 }
 

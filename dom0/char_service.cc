@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 namespace transom {
 
@@ -32,10 +33,11 @@ class CharService::Port {
   Port(uv_loop_t* loop, StreamPair& pair, EventChannel host, const std::function<void()>& escape)
       : loop_(loop), pair_(pair), host_(host), escape_(escape) {}
 
-  Result<void> open(const StreamPlan& plan);
+  Result<void> open(const StreamPlan& plan, bool input);
   bool pump();
   bool can_take() const { return pending_ < MAX_PENDING && (fd_ >= 0 || out_ != nullptr) && pair_.out.used() != 0; }
   bool drained() const { return pending_ == 0 && (pair_.out.used() == 0 || (fd_ < 0 && out_ == nullptr)); }
+  u64 written() const { return written_; }
   void close();
 
  private:
@@ -44,7 +46,8 @@ class CharService::Port {
     Port* port;
     std::vector<char> bytes;
   };
-  Result<void> open_stdio();
+  Result<void> open_stdio(bool input);
+  void refill();
   Result<void> open_file(const std::string& path);
   Result<void> listen(const std::string& path);
   Result<AnyStream*> wrap(int fd);
@@ -65,21 +68,35 @@ class CharService::Port {
   AnyStream* listener_ = nullptr;
   std::string socket_path_;
   size_t pending_ = 0;
+  u64 written_ = 0;
+  int input_fd_ = -1;       // standard input, when it is a file
   std::vector<char> input_; // read, and not yet in the ring
   bool reading_ = false;
   char chunk_[CHUNK];
 };
 
-Result<void> CharService::Port::open(const StreamPlan& plan) {
+Result<void> CharService::Port::open(const StreamPlan& plan, bool input) {
   Result<void> opened = {};
   switch (plan.kind) {
     case StreamKind::none: return {};
-    case StreamKind::stdio: opened = open_stdio(); break;
+    case StreamKind::stdio: opened = open_stdio(input); break;
     case StreamKind::file: opened = open_file(plan.path); break;
     case StreamKind::unix_socket: opened = listen(plan.path); break;
   }
   if (opened) pair_.connected.store(1, std::memory_order_release);
   return opened;
+}
+
+// A descriptor of the caller's, for us to use without blocking. O_NONBLOCK belongs to the open file, which others share
+// (the supervisor's messages, the shell's next program), so a pipe is opened once more.
+int open_again(int fd) {
+  struct stat st {};
+  if (::fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+    const int mode = ::fcntl(fd, F_GETFL) & O_ACCMODE;
+    const int own = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), mode | O_NONBLOCK | O_CLOEXEC);
+    if (own >= 0) return own; // else its other end is gone
+  }
+  return ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
 // A terminal, pipe or socket as a libuv stream. The descriptor stays the caller's.
@@ -90,9 +107,14 @@ Result<AnyStream*> CharService::Port::wrap(int fd) {
     status = uv_tty_init(loop_, &s->tty, fd, 0);
   } else {
     uv_pipe_init(loop_, &s->pipe, 0);
-    const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    status = uv_pipe_open(&s->pipe, copy);
-    if (status != 0) ::close(copy);
+    const int own = open_again(fd);
+    status = uv_pipe_open(&s->pipe, own);
+    if (status != 0) {
+      ::close(own);
+      s->handle.data = this;
+      close_handle(s);
+      return error(fmt::format("stdio: {}", uv_strerror(status)));
+    }
   }
   if (status == 0) {
     s->handle.data = this;
@@ -102,7 +124,7 @@ Result<AnyStream*> CharService::Port::wrap(int fd) {
   return error(fmt::format("stdio: {}", uv_strerror(status)));
 }
 
-Result<void> CharService::Port::open_stdio() {
+Result<void> CharService::Port::open_stdio(bool input) {
   struct stat st {};
   if (::fstat(STDOUT_FILENO, &st) == 0 && (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)) &&
       uv_guess_handle(STDOUT_FILENO) != UV_TTY) {
@@ -112,27 +134,48 @@ Result<void> CharService::Port::open_stdio() {
     if (!stream) return tl::unexpected(stream.error());
     out_ = *stream;
   }
-  const uv_handle_type input = uv_guess_handle(STDIN_FILENO);
-  if (input == UV_TTY || input == UV_NAMED_PIPE) {
+  if (!input) return {};
+  const uv_handle_type kind = uv_guess_handle(STDIN_FILENO);
+  if (kind == UV_TTY || kind == UV_NAMED_PIPE) {
     auto stream = wrap(STDIN_FILENO);
     if (!stream) return tl::unexpected(stream.error());
     in_ = *stream;
     start_reading();
-  } else if (input == UV_FILE) {
-    for (ssize_t n = 0; (n = ::read(STDIN_FILENO, chunk_, sizeof chunk_)) > 0 && input_.size() < (1 << 20);)
-      input_.insert(input_.end(), chunk_, chunk_ + n);
+  } else if (kind == UV_FILE) {
+    input_fd_ = STDIN_FILENO;
+    refill();
   }
   return {};
 }
 
+// The next piece of a file, once the guest has read the one before.
+void CharService::Port::refill() {
+  if (input_fd_ < 0 || !input_.empty()) return;
+  const ssize_t n = ::read(input_fd_, chunk_, sizeof chunk_);
+  if (n > 0)
+    input_.assign(chunk_, chunk_ + n);
+  else
+    input_fd_ = -1;
+}
+
 Result<void> CharService::Port::open_file(const std::string& path) {
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
-  if (fd_ < 0) return error(fmt::format("{}: {}", path, std::strerror(errno)));
+  struct stat st {};
+  if (fd_ < 0 || ::fstat(fd_, &st) != 0) return error(fmt::format("{}: {}", path, std::strerror(errno)));
+  if (!S_ISFIFO(st.st_mode) && uv_guess_handle(fd_) != UV_TTY) return {};
+  auto stream = wrap(fd_); // may be slow
+  ::close(std::exchange(fd_, -1));
+  if (!stream) return error(fmt::format("{}: {}", path, stream.error().text));
+  out_ = *stream;
   return {};
 }
 
 Result<void> CharService::Port::listen(const std::string& path) {
-  ::unlink(path.c_str());
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) == 0) {
+    if (!S_ISSOCK(st.st_mode)) return error(fmt::format("unix:{}: exists and is no socket", path));
+    ::unlink(path.c_str()); // a dead domain's
+  }
   listener_ = new AnyStream;
   uv_pipe_init(loop_, &listener_->pipe, 0);
   listener_->handle.data = this;
@@ -212,6 +255,7 @@ bool CharService::Port::push_input() {
   input_.erase(input_.begin(), input_.begin() + taken);
   host_.notify();
   if (input_.empty()) start_reading();
+  refill();
   return true;
 }
 
@@ -238,6 +282,7 @@ void CharService::Port::write_out(const u8* bytes, u32 length) {
       if (n <= 0) return; // the file system is full or the file is gone: a log is not worth stopping a guest
       done += static_cast<u32>(n);
     }
+    written_ += length;
     return;
   }
   auto* w = new Write{{}, this, std::vector<char>(bytes, bytes + length)};
@@ -247,6 +292,7 @@ void CharService::Port::write_out(const u8* bytes, u32 length) {
   const int status = uv_write(&w->request, &out_->stream, &buffer, 1, [](uv_write_t* r, int) {
     auto* done = static_cast<Write*>(r->data);
     done->port->pending_ -= done->bytes.size();
+    done->port->written_ += done->bytes.size();
     delete done;
   });
   if (status == 0) return;
@@ -267,7 +313,9 @@ Result<void> CharService::open(const DomainPlan& plan, std::function<void()> esc
       if (device.streams[s].kind == StreamKind::none) continue;
       auto port = std::make_unique<Port>(loop_, memory_.server(device.server).devices[place].streams[s],
                                          memory_.host_event(device.server), escape);
-      if (auto opened = port->open(device.streams[s]); !opened)
+      const bool stdio = device.streams[s].kind == StreamKind::stdio;
+      const bool input = stdio && !std::exchange(input_taken_, input_taken_ || stdio);
+      if (auto opened = port->open(device.streams[s], input); !opened)
         return error(fmt::format("{}: {}", device.name, opened.error().text));
       ports_.push_back(std::move(port));
     }
@@ -291,6 +339,12 @@ bool CharService::drained() const {
   for (const auto& port : ports_)
     if (!port->drained()) return false;
   return true;
+}
+
+u64 CharService::written() const {
+  u64 sum = 0;
+  for (const auto& port : ports_) sum += port->written();
+  return sum;
 }
 
 void CharService::close() {

@@ -25,6 +25,7 @@ class CharService {
   bool pump();               // moves what waits in either direction; true if anything moved
   bool work_waiting() const; // bytes that could be taken out of a ring now
   bool drained() const;      // nothing waits to be written
+  u64 written() const;       // bytes that the system took, of all streams
   void close();              // stops reading; call before the loop is run down
 
  private:
@@ -33,6 +34,7 @@ class CharService {
   uv_loop_t* loop_;
   const DomainMemory& memory_;
   std::vector<std::unique_ptr<Port>> ports_;
+  bool input_taken_ = false; // standard input goes to the first port that is on stdio
 };
 
 } // namespace transom

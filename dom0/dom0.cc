@@ -124,7 +124,10 @@ void Dom0::run() {
     }
     if (worked) continue;
     if (now - last_work < spin_ns_) {
-      cpu_relax();
+      if (now - last_work > SPIN_ALONE_NS)
+        ::sched_yield();
+      else
+        cpu_relax();
       continue;
     }
     if (wake_ == WakePolicy::adaptive) spin_ns_ = std::max(SPIN_MIN_NS, spin_ns_ / 2);
@@ -155,12 +158,18 @@ void Dom0::sleep() {
 
 // The domain is over. What was accepted is finished: disk requests reach the kernel and the disk, bytes their reader.
 void Dom0::finish() {
-  constexpr u64 PATIENCE_NS = 5'000'000'000; // for a reader that does not read
-  const u64 start = monotonic_ns();
-  while (monotonic_ns() - start < PATIENCE_NS) {
-    serve();
+  constexpr u64 PATIENCE_NS = 5'000'000'000; // for a reader that does not read at all
+  u64 last_progress = monotonic_ns(), written = 0;
+  while (monotonic_ns() - last_progress < PATIENCE_NS) {
+    const bool worked = serve();
     if ((!block_ || (!block_->busy() && !block_->work_waiting())) && (!chars_ || chars_->drained())) break;
     uv_run(&loop_, UV_RUN_NOWAIT);
+    const u64 now_written = chars_ ? chars_->written() : 0;
+    if (worked || now_written != written)
+      last_progress = monotonic_ns();
+    else
+      ::usleep(100);
+    written = now_written;
   }
   if (block_) block_->sync_all();
   memory_.server(index_).state.store(ServerState::stopped, std::memory_order_release);

@@ -109,12 +109,14 @@ bool IoreqServer::serve_posted() {
     const PostedRecord record = page_.posted[head % POSTED_SLOTS]; // copy once
     if (host_.draining(record.device)) return head != first;       // in order: the rest waits as well
     wait_for_room();
+    host_.begin_posted(head + 1);
     if (record.kind == PostedRecord::irq_in) {
       host_.irq_in(record.device, record.offset, record.value != 0 ? 1 : 0);
     } else if (record.kind == PostedRecord::write && record.device < MAX_DEVICES) {
       bump(page_.devices[record.device].counters.posted);
       host_.write(record.device, record.region, record.offset, record.width, record.value);
     }
+    host_.end_posted();
     page_.posted_head.store(head + 1, std::memory_order_release);
   }
   return true;

@@ -1,7 +1,6 @@
 // transom-dom0: one ioreq server of a domain. Started by `transom run` with a socket as descriptor 3, over which the
 // plan and the shared memory arrive; the end of that socket is the order to finish and leave. Argument: the server's
 // index.
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -9,11 +8,12 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
+#include "core/child_process.hpp"
 #include "core/domain_plan.hpp"
 #include "dom0/dom0.hpp"
 
 namespace {
-constexpr int CONTROL_SOCKET = 3;
+using transom::CONTROL_SOCKET;
 
 int report(const transom::Error& failure) {
   const std::string line = "failed " + failure.text + "\n";
@@ -23,8 +23,7 @@ int report(const transom::Error& failure) {
 } // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGINT, SIG_IGN);  // Ctrl-C is the supervisor's to handle
-  std::signal(SIGPIPE, SIG_IGN); // a reader of the console went away
+  transom::begin_child_process();
   ::prctl(PR_SET_TIMERSLACK, 1UL);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("transom-dom0"));
   spdlog::set_pattern("%n: %l: %v");

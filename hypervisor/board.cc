@@ -1,6 +1,7 @@
 #include "hypervisor/board.hpp"
 
 #include <fmt/format.h>
+#include <utility>
 
 #include "vdev/ext/irq_route.h"
 #include "vdev/ext/wire.h"
@@ -37,8 +38,8 @@ Board::Board(const DomainMemory& memory, const DomainPlan& plan)
         static_cast<u8>(v), v == 0,
         Lapic::Wiring{[this] { return memory_.clock().now(); },
                       [this, v](const InterruptMessage& m, u32 shorthand) { send_ipi(v, m, shorthand); },
-                      [this](u8 vector) { ioapic_.end_of_interrupt(vector); }, [] {},
-                      [this, v] { vcpus_[v].nmi.store(true); }}));
+                      [this](u8 vector) { ioapic_.end_of_interrupt(vector); }, [this] { interrupts_changed_ = true; },
+                      [this, v] { vcpus_[v].nmi.store(interrupts_changed_ = true); }}));
 }
 
 // ---------------------------------------------------------------------------------------------------- devices
@@ -148,8 +149,21 @@ void Board::settle() {
   };
   for (u32 round = 0; round < MAX_ROUNDS && drain_all(); ++round) {
   }
-  refresh_interrupts();
+  if (std::exchange(interrupts_changed_, false)) refresh_interrupts();
   refresh_deadline();
+}
+
+void Board::write_ioapic(u64 offset, u32 value) {
+  ioapic_.write(offset, value);
+  interrupts_changed_ = true; // a pin may have become the PIC's way in
+}
+
+void Board::finish_deasserts() {
+  if (!deassert_on_its_way_.load(std::memory_order_acquire)) return;
+  deassert_on_its_way_.store(false, std::memory_order_relaxed);
+  links_[pic_.server]->flush_posted();
+  const auto held = lock();
+  settle();
 }
 
 void Board::apply(Origin origin, const Effect& effect) {
@@ -196,7 +210,9 @@ void Board::apply_wire(Origin origin, u32 wire, u64 value) {
       return;
     case VDEV_WIRE_PANIC: return stop(StopReason::panic, static_cast<u32>(value));
     case VDEV_WIRE_EXIT: return stop(StopReason::debug_exit, static_cast<u32>(value));
-    case VDEV_WIRE_NMI: vcpus_[0].nmi.store(value != 0 || vcpus_[0].nmi.load()); return;
+    case VDEV_WIRE_NMI:
+      if (value != 0) vcpus_[0].nmi.store(interrupts_changed_ = true);
+      return;
     default: return; // SMI: this board has no SMM
   }
 }
@@ -229,6 +245,7 @@ void Board::set_line_source(u32 line, u32 source, bool level) {
 }
 
 void Board::line_changed(u32 line, bool level) {
+  interrupts_changed_ = true;
   if (line == LINE_INTR) {
     lapics_[0]->set_lint0(level);
     return;
@@ -238,9 +255,11 @@ void Board::line_changed(u32 line, bool level) {
   if (line < 16 && has_pic_ && line < pic_inputs_) {
     if (pic_.server == SERVER_HYPERVISOR)
       local_->irq_in(pic_.device, line, level ? 1 : 0);
-    else
+    else {
       links_[pic_.server]->post({PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, line, level ? u64{1} : 0},
                                 true);
+      if (!level) deassert_on_its_way_.store(true, std::memory_order_release);
+    }
   }
 }
 
@@ -341,6 +360,7 @@ void Board::reset() {
   a20_sources_.fill(0);
   a20_.store(true);
   for (auto& wires : vcpus_) wires.nmi.store(false);
+  interrupts_changed_ = true;
   settle();
 }
 

@@ -51,9 +51,13 @@ class Board {
   // --- lock held
   PciHost& pci() { return pci_; }
   Lapic& lapic(u32 vcpu) { return *lapics_[vcpu]; }
-  Ioapic& ioapic() { return ioapic_; }
+  const Ioapic& ioapic() const { return ioapic_; }
+  void write_ioapic(u64 offset, u32 value);
   DeviceHost& local() { return *local_; }
   void settle(); // apply everything that any host has committed; after each access to a device
+  // Without the lock, before the vCPU goes on: a line that was lowered has reached a PIC that lives elsewhere, so that
+  // its request is gone too.
+  void finish_deasserts();
   void expire(); // timers of this process that are due
   // Vector for the core, or -1. With the PIC elsewhere it lets go of the lock while INTA is under way.
   int acknowledge(u32 vcpu, Lock& held);
@@ -109,9 +113,11 @@ class Board {
   std::array<u64, 4> link_levels_{}; // PIRQA–D, one bit a source
   std::array<u32, 4> routes_{};
   u32 next_source_ = 0;
+  bool interrupts_changed_ = true; // a line or an APIC: what the vCPUs see has to be worked out again
   bool has_pic_ = false;
   Origin pic_{};
   u32 pic_inputs_ = 0;
+  std::atomic<bool> deassert_on_its_way_{false};                  // to a PIC elsewhere
   std::array<u8, (1 + MAX_SERVERS) * MAX_DEVICES> a20_sources_{}; // 0 silent, 1 low, 2 high
   std::atomic<bool> a20_{true};
   std::array<VcpuWires, MAX_VCPUS> vcpus_;

@@ -20,8 +20,8 @@ class Machine {
 
   // Loads the firmware image.
   Result<void> prepare();
-  // Waits for the servers, creates the devices placed here, builds the board, then runs the domain to its end, which DomainPage names. `control`: the
-  // supervisor's socket; its end means "stop". -1: none.
+  // Waits for the servers, creates the devices placed here, builds the board, then runs the domain to its end, which
+  // DomainPage names. `control`: the supervisor's socket; its end means "stop". -1: none.
   Result<void> run(int control);
 
  private:

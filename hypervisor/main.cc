@@ -1,18 +1,17 @@
 // transom-hypervisor: one domain's vCPUs, board and hypervisor-placed devices. Started by `transom run` with a socket
 // as descriptor 3, over which the plan and the shared memory arrive; the end of that socket is the order to stop.
-#include <csignal>
 #include <cstdio>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 
+#include "core/child_process.hpp"
 #include "core/domain_plan.hpp"
 #include "hypervisor/machine.hpp"
 
 namespace {
 
-constexpr int CONTROL_SOCKET = 3;
+using transom::CONTROL_SOCKET;
 
 int report(const transom::Error& failure) {
   const std::string line = "failed " + failure.text + "\n";
@@ -23,8 +22,7 @@ int report(const transom::Error& failure) {
 } // namespace
 
 int main() {
-  std::signal(SIGINT, SIG_IGN); // Ctrl-C is the supervisor's to handle
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  transom::begin_child_process();
   spdlog::set_default_logger(spdlog::stderr_logger_mt("transom-hypervisor"));
   spdlog::set_pattern("%n: %l: %v");
   spdlog::set_level(spdlog::level::warn);

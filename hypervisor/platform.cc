@@ -27,9 +27,11 @@ Platform::Platform(u32 vcpu, const DomainMemory& memory, Board& board, firmware:
 
 // The effects of the call, and of anything else that this server committed meanwhile, before the next instruction.
 void Platform::after_call(u32 server) {
-  if (!board_.link(server).effects_waiting()) return;
-  const auto held = board_.lock();
-  board_.settle();
+  if (board_.link(server).effects_waiting()) {
+    const auto held = board_.lock();
+    board_.settle();
+  }
+  board_.finish_deasserts();
 }
 
 // The board lock, at a moment when the device (placed here) may be entered.
@@ -46,10 +48,14 @@ Board::Lock Platform::lock_for(u16 local_device) {
 u64 Platform::device_read(const Claim& claim, IoreqType type, u64 address, u32 width) {
   const u64 offset = address - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
-    const auto held = lock_for(claim.device);
-    board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
-    const u64 value = board_.local().read(claim.device, claim.region, offset, width);
-    board_.settle();
+    u64 value = 0;
+    {
+      const auto held = lock_for(claim.device);
+      board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
+      value = board_.local().read(claim.device, claim.region, offset, width);
+      board_.settle();
+    }
+    board_.finish_deasserts();
     return value;
   }
   const u64 value =
@@ -62,11 +68,13 @@ u64 Platform::device_read(const Claim& claim, IoreqType type, u64 address, u32 w
 void Platform::device_write(const Claim& claim, IoreqType type, u64 address, u32 width, u64 value) {
   const u64 offset = address - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
-    const auto held = lock_for(claim.device);
-    board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
-    board_.local().write(claim.device, claim.region, offset, width, value);
-    board_.settle();
-    return;
+    {
+      const auto held = lock_for(claim.device);
+      board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
+      board_.local().write(claim.device, claim.region, offset, width, value);
+      board_.settle();
+    }
+    return board_.finish_deasserts();
   }
   if (post(claim, offset, width, value)) return;
   board_.link(claim.server)
@@ -289,7 +297,7 @@ bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     if (width == 4 && gpa % 16 == 0) lapic.write(static_cast<u32>(gpa % PAGE_SIZE), static_cast<u32>(value));
   } else if ((gpa & PAGE_MASK) == Ioapic::BASE) {
-    board_.ioapic().write(gpa % PAGE_SIZE, static_cast<u32>(value));
+    board_.write_ioapic(gpa % PAGE_SIZE, static_cast<u32>(value));
   } else {
     return false;
   }

@@ -18,7 +18,11 @@ inline constexpr u64 CODE = 0x4000'0000; // one page, filled with INT3 around th
 inline constexpr u64 CODE_START = CODE + 0x400;
 inline constexpr unsigned MAX_CODE = 320;
 
-enum class Mode : u8 { bits64, bits32 };
+// bits16: segments over code and data alone, with byte-granular limits and a 32-bit stack pointer.
+enum class Mode : u8 { bits64, bits32, bits16 };
+constexpr u64 code_base(Mode m) { return m == Mode::bits16 ? CODE : 0; }
+constexpr u64 data_base(Mode m) { return m == Mode::bits16 ? DATA : 0; }
+inline constexpr u16 LDT_CODE = 0x07, LDT_DATA = 0x0f; // selectors of those segments
 
 struct State {
   u64 gpr[16] = {};
@@ -47,7 +51,8 @@ struct Outcome {
   int vector = HUNG;
   u32 error = 0;
   u64 cr2 = 0;
-  std::vector<u8> data; // DATA_WRITABLE bytes
+  std::vector<u8> data;    // DATA_WRITABLE bytes
+  bool wrote_code = false; // host only
 };
 
 // The arena before the pokes: the same for every case.

@@ -14,6 +14,20 @@ namespace transom::cpu_test {
 
 namespace {
 
+// The shadow memory of the sanitizers lies where cases expect nothing. There, the software CPU runs alone: for what the
+// sanitizer has to say about it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool SOFT_ONLY = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool SOFT_ONLY = true;
+#else
+constexpr bool SOFT_ONLY = false;
+#endif
+#else
+constexpr bool SOFT_ONLY = false;
+#endif
+
 constexpr unsigned MAX_SLOTS = 16384, REPORT_BYTES = 1 << 18, REPORTED = 40;
 
 // Shared with the child.
@@ -34,7 +48,9 @@ std::string disassemble(const Case& c) {
   std::string text;
   for (unsigned at = 0; at < c.code_size;) {
     ZydisDisassembledInstruction d;
-    const auto mode = c.mode == Mode::bits64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32;
+    const auto mode = c.mode == Mode::bits64   ? ZYDIS_MACHINE_MODE_LONG_64
+                      : c.mode == Mode::bits32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
+                                               : ZYDIS_MACHINE_MODE_LONG_COMPAT_16;
     if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, CODE_START + at, &c.code[at], c.code_size - at, &d))) break;
     text += std::string("  ") + d.text + "\n";
     at += d.info.length;
@@ -48,9 +64,11 @@ class Shard {
 
   void run() {
     std::string reason;
-    if (!native_setup(reason)) return unavailable(reason);
-    if (campaign_.mode == Mode::bits32 && !native_has_bits32())
+    if (!SOFT_ONLY && !native_setup(reason)) return unavailable(reason);
+    if (!SOFT_ONLY && campaign_.mode == Mode::bits32 && !native_has_bits32())
       return unavailable("the host kernel has no 32-bit code segment (CONFIG_IA32_EMULATION)");
+    if (!SOFT_ONLY && campaign_.mode == Mode::bits16 && !native_has_bits16())
+      return unavailable("the host kernel has no modify_ldt() (CONFIG_MODIFY_LDT_SYSCALL)");
     if (campaign_.kind == Kind::blocks) collect_pool();
     for (u64 n = 0; n < campaign_.cases; ++n) {
       shared_.current = n;
@@ -103,9 +121,10 @@ class Shard {
   }
 
   void compare(u64 n, unsigned slot) {
-    native_run(case_, host_);
-    if (host_.vector == HUNG) return;
+    if (!SOFT_ONLY) native_run(case_, host_);
+    if (!SOFT_ONLY && host_.vector == HUNG) return;
     soft_.run(case_, n & 1, ours_);
+    if (SOFT_ONLY) host_ = ours_;
     ++shared_.compared;
     ++shared_.slot_compared[slot];
     if (host_.vector == soft::BP) {
@@ -114,7 +133,9 @@ class Shard {
     }
     const ZydisMnemonic m = campaign_.kind == Kind::blocks ? ZYDIS_MNEMONIC_INVALID : mnemonic();
     const std::string diff = difference(case_, host_, ours_, undefined_flags(m), m);
-    if (!diff.empty()) fail(n, slot, diff);
+    // A repeated store over itself: the host finishes it, we look at the code again as after an interrupt. And what the
+    // code has become was never classified.
+    if (!diff.empty() && !host_.wrote_code) fail(n, slot, diff);
   }
 
   ZydisMnemonic mnemonic() const {

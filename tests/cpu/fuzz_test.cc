@@ -36,7 +36,7 @@ void expect_agreement(const Campaign& c) {
               static_cast<unsigned long long>(f.failures));
   EXPECT_EQ(f.failures, 0u) << f.report;
   EXPECT_GT(f.completed, c.cases / 2) << "most cases should run to their end";
-  if (c.kind == Kind::slots) {
+  if (c.kind == Kind::slots && c.cases / slots(c.mode).size() >= 50) {
     EXPECT_EQ(uncovered_slots(f, c.mode), "") << "slots without a case";
   }
 }
@@ -44,25 +44,32 @@ void expect_agreement(const Campaign& c) {
 } // namespace
 
 TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostIn64BitMode) {
-  expect_agreement(campaign(Mode::bits64, Kind::slots, 400'000));
+  expect_agreement(campaign(Mode::bits64, Kind::slots, 250'000));
 }
 TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostInCompatibilityMode) {
-  expect_agreement(campaign(Mode::bits32, Kind::slots, 400'000));
+  expect_agreement(campaign(Mode::bits32, Kind::slots, 250'000));
+}
+TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostIn16BitSegments) {
+  expect_agreement(campaign(Mode::bits16, Kind::slots, 250'000));
 }
 TEST(Differential, RandomBytesBehaveAsOnTheHostIn64BitMode) {
-  expect_agreement(campaign(Mode::bits64, Kind::bytes, 200'000));
+  expect_agreement(campaign(Mode::bits64, Kind::bytes, 100'000));
 }
 TEST(Differential, RandomBytesBehaveAsOnTheHostInCompatibilityMode) {
-  expect_agreement(campaign(Mode::bits32, Kind::bytes, 200'000));
+  expect_agreement(campaign(Mode::bits32, Kind::bytes, 100'000));
 }
 TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostIn64BitMode) {
-  expect_agreement(campaign(Mode::bits64, Kind::blocks, 200'000));
+  expect_agreement(campaign(Mode::bits64, Kind::blocks, 80'000));
 }
 TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostInCompatibilityMode) {
-  expect_agreement(campaign(Mode::bits32, Kind::blocks, 200'000));
+  expect_agreement(campaign(Mode::bits32, Kind::blocks, 80'000));
 }
 
 // What the fuzzer found once, each in a few thousand states.
+TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostIn16BitSegments) {
+  expect_agreement(campaign(Mode::bits16, Kind::blocks, 80'000));
+}
+
 TEST(Differential, InstructionsThatOnceFailedBehaveAsOnTheHost) {
   Campaign c = campaign(Mode::bits64, Kind::given, 60'000);
   c.code = {
@@ -78,6 +85,16 @@ TEST(Differential, InstructionsThatOnceFailedBehaveAsOnTheHost) {
       {0x0f, 0xf7, 0xc8},                   // MASKMOVQ that faults
       {0xf2, 0x0f, 0x38, 0xf1, 0xc3},       // CRC32
       {0x66, 0x0f, 0x3a, 0x63, 0xca, 0x0c}, // PCMPISTRI
+  };
+  expect_agreement(c);
+}
+TEST(Differential, InstructionsThatOnceFailedIn16BitSegmentsBehaveAsOnTheHost) {
+  Campaign c = campaign(Mode::bits16, Kind::given, 20'000);
+  c.code = {
+      {0x60},                   // PUSHA that faults half-way
+      {0x0f, 0x57, 0x42, 0x10}, // XORPS on the stack, misaligned and beyond the limit: #GP
+      {0x66, 0x0f, 0x6f, 0x00}, // MOVDQA likewise in DS
+      {0xd9, 0x72, 0x08},       // FNSTENV across the limit
   };
   expect_agreement(c);
 }

@@ -1,5 +1,6 @@
 #include "tests/cpu/generator.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace transom::cpu_test {
@@ -48,9 +49,12 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
   if (slot.map == 2) at[n++] = 0x38;
   if (slot.map == 3) at[n++] = 0x3a;
   at[n++] = slot.opcode;
+  const bool small =
+      std::find(prefix, prefix + prefixes, 0x67) != prefix + prefixes ? mode_ == Mode::bits32 : mode_ == Mode::bits16;
+  const u8 absolute = small ? 6 : 5; // rm of an operand without registers
   if (slot.has_modrm) {
     // In a block, operands are absolute or relative to RIP: no register has to keep an address.
-    u8 modrm = slot.memory && block_ && r.percent(90) ? static_cast<u8>(5 | r.below(8) << 3)
+    u8 modrm = slot.memory && block_ && r.percent(90) ? static_cast<u8>(absolute | r.below(8) << 3)
                : slot.memory                          ? static_cast<u8>(r.below(3) << 6 | r.below(64))
                                                       : static_cast<u8>(0xc0 | r.below(64));
     const u8 fixed = slot.memory ? slot.fixed & 0x38 : slot.fixed;
@@ -74,7 +78,7 @@ u64 Generator::data_address(unsigned size) {
   if (r.percent(size >= 16 ? 85 : 40)) address &= ~u64{15};
   return address;
 }
-u64 Generator::code_address() { return CODE + 0x800 + random_.below(0x700); }
+u64 Generator::code_address() { return CODE - code_base(mode_) + 0x800 + random_.below(0x700); }
 
 void Generator::poke(Case& c, u64 address, u64 value) {
   if (address < DATA || address > DATA + DATA_WRITABLE - 8 || c.pokes == c.poke.size()) return;
@@ -90,7 +94,8 @@ void Generator::initial_state(Case& c) {
   for (u64& g : c.initial.gpr) g = interesting_integer(r);
   for (const unsigned n : {soft::RSP, soft::RBP, soft::RSI, soft::RDI, soft::RBX})
     if (r.percent(95))
-      c.initial.gpr[n] = DATA + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
+      c.initial.gpr[n] =
+          DATA - data_base(mode_) + 0x400 + r.below(0x1000) / (n == soft::RSP ? 8 : 1) * (n == soft::RSP ? 8 : 1);
   if (r.percent(60)) c.initial.gpr[soft::RCX] = r.below(24);
   c.initial.rflags = 0x202 | (r.next() & SETTABLE_FLAGS);
 
@@ -115,7 +120,8 @@ void Generator::initial_state(Case& c) {
       std::memcpy(value + at, &lane, 8);
     }
   }
-  if (mode_ == Mode::bits32)
+  c.initial.rip = CODE_START - code_base(mode_);
+  if (mode_ != Mode::bits64)
     for (u64& g : c.initial.gpr) g = static_cast<u32>(g);
 }
 
@@ -133,9 +139,10 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
     return true;
   }
   const int base = gpr_number(op.mem.base), index = gpr_number(op.mem.index);
+  target -= data_base(mode_);
   const u64 disp = static_cast<u64>(op.mem.disp.has_displacement ? op.mem.disp.value : 0);
   if (base < 0 && index < 0) {
-    if (disp_bytes != 8 && disp_bytes != 4) return false;
+    if (disp_bytes < (mode_ == Mode::bits16 ? 2 : 4)) return false;
     put_bytes(c, offset + insn.raw.disp.offset, target, disp_bytes);
     return true;
   }
@@ -143,7 +150,7 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
     return false;
   }
   const auto set = [&](int n, u64 value) {
-    gpr[n] = mask == ~u64{0} || mode_ == Mode::bits32 ? value & mask : (gpr[n] & ~mask) | (value & mask);
+    gpr[n] = mask == ~u64{0} || mode_ != Mode::bits64 ? value & mask : (gpr[n] & ~mask) | (value & mask);
   };
   if (base >= 0 && base == index) return false;
   if (base >= 0) {
@@ -171,11 +178,11 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
         poke(c, memory_target, code_address());
       }
       break;
-    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP], code_address()); break;
+    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), code_address()); break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ: // no TF, no AC, no NT
-      poke(c, c.initial.gpr[soft::RSP], r.next() & 0x20'0cd5);
+      poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), r.next() & 0x20'0cd5);
       break;
     case ZYDIS_MNEMONIC_ENTER: put_bytes(c, offset + insn.raw.imm[0].offset, r.below(64), 2); break;
     default: break;

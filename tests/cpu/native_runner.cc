@@ -1,9 +1,11 @@
 #include "tests/cpu/native_runner.hpp"
 
+#include <asm/ldt.h>
 #include <cerrno>
 #include <cstring>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -47,8 +49,9 @@ void start(ucontext_t* context) {
   for (unsigned n = 0; n < 16; ++n) g[GREG[n]] = static_cast<greg_t>(c.initial.gpr[n]);
   g[REG_RIP] = static_cast<greg_t>(c.initial.rip);
   g[REG_EFL] = static_cast<greg_t>(c.initial.rflags);
-  const u64 cs = c.mode == Mode::bits64 ? USER_CS : USER32_CS;
-  g[REG_CSGSFS] = static_cast<greg_t>(cs | USER_DS << 48);
+  const u64 cs = c.mode == Mode::bits64 ? USER_CS : c.mode == Mode::bits32 ? USER32_CS : LDT_CODE;
+  const u64 ss = c.mode == Mode::bits16 ? LDT_DATA : USER_DS;
+  g[REG_CSGSFS] = static_cast<greg_t>(cs | ss << 48);
   put_fp(context, &c.initial.fx);
   running = &c;
 }
@@ -93,8 +96,18 @@ bool map_at(u64 address, u64 size, int protection, std::string& reason) {
   return false;
 }
 
-void load_data_segments() { // 64-bit code does not care; compatibility mode needs usable ones
-  asm volatile("movl %0, %%ds\n\tmovl %0, %%es" ::"r"(static_cast<u32>(USER_DS)));
+void load_data_segments(u64 selector) { // 64-bit code does not care; compatibility mode needs usable ones
+  asm volatile("movl %0, %%ds\n\tmovl %0, %%es" ::"r"(static_cast<u32>(selector)));
+}
+
+bool set_ldt(u16 selector, u64 base, u64 bytes, bool code) {
+  user_desc d{};
+  d.entry_number = selector >> 3;
+  d.base_addr = static_cast<unsigned>(base);
+  d.limit = static_cast<unsigned>(bytes - 1);
+  d.seg_32bit = !code;
+  d.contents = code ? MODIFY_LDT_CONTENTS_CODE : MODIFY_LDT_CONTENTS_DATA;
+  return syscall(SYS_modify_ldt, 1, &d, sizeof d) == 0;
 }
 
 } // namespace
@@ -117,7 +130,7 @@ bool native_setup(std::string& reason) {
   std::memset(reinterpret_cast<void*>(CODE), 0xcc, PAGE_SIZE);
   std::memcpy(reinterpret_cast<void*>(DATA), arena_pattern().data(), DATA_SIZE);
   mprotect(reinterpret_cast<void*>(DATA + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
-  load_data_segments();
+  load_data_segments(USER_DS);
   return true;
 }
 
@@ -130,12 +143,19 @@ void native_run(const Case& c, Outcome& outcome) {
   // NT and ID are not the signal frame's to change: they stay as the last case left them.
   asm volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x204000, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
                    : "memory", "cc");
+  if (c.mode == Mode::bits16) load_data_segments(LDT_DATA);
   starting = &c;
   result = &outcome;
   asm volatile("int3" ::: "memory");
   starting = nullptr;
+  if (c.mode == Mode::bits16) load_data_segments(USER_DS);
+  outcome.wrote_code = std::memcmp(code, c.code.data(), c.code_size) != 0;
   std::memset(reinterpret_cast<u8*>(CODE), 0xcc, PAGE_SIZE);
   outcome.data.assign(data, data + DATA_WRITABLE);
+}
+
+bool native_has_bits16() {
+  return set_ldt(LDT_CODE, CODE, PAGE_SIZE, true) && set_ldt(LDT_DATA, DATA, DATA_SIZE, false);
 }
 
 bool native_has_bits32() {

@@ -9,6 +9,7 @@ namespace transom::cpu_test {
 // Maps code and data at their fixed addresses and takes over SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGVTALRM:
 // for a child process that does nothing else. False (with a reason): the host does not let us.
 bool native_setup(std::string& reason);
+bool native_has_bits16(); // the host kernel has modify_ldt(); sets up the segments
 bool native_has_bits32(); // the host kernel has a 32-bit code segment
 
 void native_run(const Case& c, Outcome& outcome);

@@ -146,7 +146,7 @@ bool prefix_or_escape(Mode mode, u8 map, u8 opcode) {
   if (map != 0) return false;
   if (mode == Mode::bits64 && (opcode & 0xf0) == 0x40) return true;
   for (u8 p : {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x0f, 0xc4, 0xc5, 0x62})
-    if (opcode == p && !(mode == Mode::bits32 && (p == 0xc4 || p == 0xc5 || p == 0x62))) return true;
+    if (opcode == p && !(mode != Mode::bits64 && (p == 0xc4 || p == 0xc5 || p == 0x62))) return true;
   return false;
 }
 
@@ -227,7 +227,8 @@ const ZydisDecoder& zydis(Mode mode) {
   };
   static const ZydisDecoder wide = make(ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
   static const ZydisDecoder narrow = make(ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
-  return mode == Mode::bits64 ? wide : narrow;
+  static const ZydisDecoder small = make(ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_32);
+  return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
 
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
@@ -305,9 +306,7 @@ bool fits_in_block(const Slot& slot) {
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_PUSHA:
-    case ZYDIS_MNEMONIC_PUSHAD: return false;
+    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
     case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
                              // classified
     case ZYDIS_MNEMONIC_BTR:
@@ -340,8 +339,9 @@ std::string Slot::name() const {
 }
 
 const std::vector<Slot>& slots(Mode mode) {
-  static const std::vector<Slot> wide = enumerate(Mode::bits64), narrow = enumerate(Mode::bits32);
-  return mode == Mode::bits64 ? wide : narrow;
+  static const std::vector<Slot> wide = enumerate(Mode::bits64), narrow = enumerate(Mode::bits32),
+                                 small = enumerate(Mode::bits16);
+  return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
 
 } // namespace transom::cpu_test

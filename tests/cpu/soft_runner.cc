@@ -62,6 +62,10 @@ VcpuRegisters start_registers(const Case& c) {
   else
     r.cs = {0x23, 0xc0fb, 0xffff'ffff, 0};
   r.ss = r.ds = r.es = {0x2b, 0xc0f3, 0xffff'ffff, 0};
+  if (c.mode == Mode::bits16) {
+    r.cs = {LDT_CODE, 0x00fb, PAGE_SIZE - 1, CODE};
+    r.ss = r.ds = r.es = {LDT_DATA, 0x40f3, DATA_SIZE - 1, DATA};
+  }
   r.fs = r.gs = {0, 0, 0, 0};
   r.ldtr = {0, 0, 0, 0};
   r.tr = {0x40, 0x8b, 0x67, SYSTEM + DATA + DATA_WRITABLE}; // no I/O permission bitmap within the limit

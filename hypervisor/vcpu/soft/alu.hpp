@@ -4,6 +4,8 @@
 // Flags travel as LAHF; SETO AL leave them in AX (Cpu::flags). Going back is ADD AL, 7Fh (overflows iff AL is 1); SAHF.
 #pragma once
 
+#include <type_traits>
+
 #include "hypervisor/vcpu/soft/cpu.hpp"
 
 namespace transom::soft {
@@ -94,18 +96,19 @@ template <class T>
   return f;
 }
 
-// INC and DEC keep CF, NOT keeps everything.
+// INC and DEC keep CF (merged in afterwards: it keeps the chain through memory short), NOT keeps everything.
 template <Unary O, class T>
 [[gnu::always_inline]] inline T unary(T a, u16& flags) {
-  u16 f = flags;
+  u16 f;
   if constexpr (O == Unary::inc)
-    asm(TRANSOM_PUT_FLAGS "inc %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "+&a"(f) : : "cc");
+    asm("inc %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : : "cc");
   else if constexpr (O == Unary::dec)
-    asm(TRANSOM_PUT_FLAGS "dec %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "+&a"(f) : : "cc");
+    asm("dec %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : : "cc");
   else if constexpr (O == Unary::neg)
     asm("neg %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : : "cc");
   else
-    a = static_cast<T>(~a);
+    return static_cast<T>(~a);
+  if constexpr (O != Unary::neg) f = static_cast<u16>((f & ~LAHF_CF) | (flags & LAHF_CF));
   flags = f;
   return a;
 }
@@ -130,6 +133,27 @@ template <Shift O, class T>
     asm(TRANSOM_PUT_FLAGS "shl %%cl, %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "+&a"(f) : "c"(count) : "cc");
   flags = f;
   return a;
+}
+
+// SHL, SHR, SAR by a count known not to be zero: no flag of before survives.
+template <Shift O, class T>
+[[gnu::always_inline]] inline T shift_fresh(T a, u8 count, u16& flags) {
+  u16 f;
+  if constexpr (O == Shift::shr)
+    asm("shr %%cl, %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : "c"(count) : "cc");
+  else if constexpr (O == Shift::sar)
+    asm("sar %%cl, %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : "c"(count) : "cc");
+  else
+    asm("shl %%cl, %[a]\n\t" TRANSOM_GET_FLAGS : [a] "+&q"(a), "=a"(f) : "c"(count) : "cc");
+  flags = f;
+  return a;
+}
+template <Shift O, class T>
+[[gnu::always_inline]] inline T shift_plain(T a, u8 count) { // registers of 32 and 64 bits
+  count &= 8 * sizeof(T) - 1;
+  if constexpr (O == Shift::shr) return static_cast<T>(a >> count);
+  if constexpr (O == Shift::sar) return static_cast<T>(static_cast<std::make_signed_t<T>>(a) >> count);
+  return static_cast<T>(a << count);
 }
 
 // Condition codes by their encoding: O NO B NB Z NZ BE NBE S NS P NP L NL LE NLE.

@@ -189,16 +189,17 @@ void into(Cpu& cpu, const Insn&) {
 
 void bound(Cpu& cpu, const Insn& i) {
   if (i.form == Form::reg) raise(cpu, UD);
-  const u64 at = operand_address(cpu, i, 2 * i.osz, false);
+  // Two accesses, each with its own checks, as processors make them.
+  const u64 offset = effective_offset(cpu, i);
   i32 index, lower, upper;
   if (i.osz == 2) {
     index = static_cast<i16>(reg<u16>(cpu, i.reg));
-    lower = static_cast<i16>(read_linear<u16>(cpu, at));
-    upper = static_cast<i16>(read_linear<u16>(cpu, static_cast<u32>(at + 2)));
+    lower = static_cast<i16>(read<u16>(cpu, i.segment, offset));
+    upper = static_cast<i16>(read<u16>(cpu, i.segment, offset + 2));
   } else {
     index = static_cast<i32>(reg<u32>(cpu, i.reg));
-    lower = static_cast<i32>(read_linear<u32>(cpu, at));
-    upper = static_cast<i32>(read_linear<u32>(cpu, static_cast<u32>(at + 4)));
+    lower = static_cast<i32>(read<u32>(cpu, i.segment, offset));
+    upper = static_cast<i32>(read<u32>(cpu, i.segment, offset + 4));
   }
   if (index < lower || index > upper) raise(cpu, BR);
 }

@@ -80,12 +80,21 @@ inline u64 high_half(__m128i v) { return static_cast<u64>(_mm_cvtsi128_si64(_mm_
 // --- memory operands as vectors. The 16-byte paths go around Bytes16, so that a vector is one host load or store.
 enum class Align : u8 { none, natural };
 
+// Misalignment is found before the segment limit: #GP(0) also on the stack.
 template <Align A>
-inline __m128i load_vector(Cpu& cpu, const Insn& i) {
-  const u64 linear = operand_address(cpu, i, 16, false);
-  if constexpr (A == Align::natural)
+inline u64 vector_address(Cpu& cpu, const Insn& i, bool write, unsigned width = 16) {
+  if constexpr (A == Align::natural) {
+    const u64 linear = i.form == Form::legacy ? cpu.segment[i.segment].base + effective_offset(cpu, i)
+                                              : operand_address(cpu, i, width, write);
     if (linear & 15) [[unlikely]]
       raise(cpu, GP, 0);
+    if (i.form != Form::legacy) return linear;
+  }
+  return operand_address(cpu, i, width, write);
+}
+template <Align A>
+inline __m128i load_vector(Cpu& cpu, const Insn& i) {
+  const u64 linear = vector_address<A>(cpu, i, false);
   const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
   if (linear - e.read <= PAGE_SIZE - 16) [[likely]]
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(linear + e.addend));
@@ -93,10 +102,7 @@ inline __m128i load_vector(Cpu& cpu, const Insn& i) {
 }
 template <Align A>
 inline void store_vector(Cpu& cpu, const Insn& i, __m128i value) {
-  const u64 linear = operand_address(cpu, i, 16, true);
-  if constexpr (A == Align::natural)
-    if (linear & 15) [[unlikely]]
-      raise(cpu, GP, 0);
+  const u64 linear = vector_address<A>(cpu, i, true);
   const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
   if (linear - e.write <= PAGE_SIZE - 16) [[likely]]
     return _mm_storeu_si128(reinterpret_cast<__m128i*>(linear + e.addend), value);

@@ -53,7 +53,8 @@ template <class T, Form F, bool Signed>
 const Insn* multiply(Cpu& cpu, const Insn* i) {
   using W = typename Wide<T>::type;
   const T source = read_rm<T, F>(cpu, i);
-  const W product = static_cast<W>(widen<T, Signed>(reg<T>(cpu, RAX)) * widen<T, Signed>(source));
+  using Product = std::conditional_t<(sizeof(W) < sizeof(u32)), u32, W>; // u16 would be multiplied as int
+  const W product = static_cast<W>(Product{widen<T, Signed>(reg<T>(cpu, RAX))} * Product{widen<T, Signed>(source)});
   const T low = static_cast<T>(product), high = static_cast<T>(product >> (8 * sizeof(T)));
   if constexpr (sizeof(T) == 1) {
     set_reg<u16>(cpu, RAX, static_cast<u16>(product));
@@ -144,8 +145,9 @@ const Insn* divide_signed(Cpu& cpu, const Insn* i) {
   return next(cpu, i);
 }
 
-u16 result_flags(u8 value, u16 carry, u16 adjust) {
-  return static_cast<u16>((test_flags<u8>(value, value) & ~(LAHF_CF | LAHF_AF)) | carry | adjust);
+// The adjustments' flags: those of the addition or subtraction they come down to, with CF and AF as the manual decides.
+u16 adjusted_flags(u16 flags, bool carry, bool adjust) {
+  return static_cast<u16>((flags & ~(LAHF_CF | LAHF_AF)) | (carry ? LAHF_CF : 0) | (adjust ? LAHF_AF : 0));
 }
 
 // SDM volume 2, DAA and DAS.
@@ -153,31 +155,32 @@ template <bool Subtract>
 const Insn* decimal_adjust(Cpu& cpu, const Insn* i) {
   const u8 old = static_cast<u8>(cpu.gpr[RAX]);
   const bool old_carry = cpu.flags & LAHF_CF;
-  u8 al = old;
+  u8 correction = 0;
   bool carry = false, adjust = false;
-  if ((al & 15) > 9 || (cpu.flags & LAHF_AF)) {
+  if ((old & 15) > 9 || (cpu.flags & LAHF_AF)) {
     carry = old_carry || (Subtract ? old < 6 : old > 0xf9);
-    al = static_cast<u8>(Subtract ? al - 6 : al + 6);
+    correction = 6;
     adjust = true;
   }
   if (old > 0x99 || old_carry) {
-    al = static_cast<u8>(Subtract ? al - 0x60 : al + 0x60);
+    correction += 0x60;
     carry = true;
   }
-  set_reg<u8>(cpu, 0, al);
-  cpu.flags = result_flags(al, carry ? LAHF_CF : 0, adjust ? LAHF_AF : 0);
+  u16 flags;
+  set_reg<u8>(cpu, 0, alu < Subtract ? Alu::sub : Alu::add, u8 > (old, correction, 0, flags));
+  cpu.flags = adjusted_flags(flags, carry, adjust);
   return next(cpu, i);
 }
 
 // SDM volume 2, AAA and AAS.
 template <bool Subtract>
 const Insn* ascii_adjust(Cpu& cpu, const Insn* i) {
-  u16 ax = reg<u16>(cpu, RAX);
-  const bool adjust = (ax & 15) > 9 || (cpu.flags & LAHF_AF);
-  if (adjust) ax = static_cast<u16>(Subtract ? ax - 0x106 : ax + 0x106);
-  ax &= 0xff0f;
-  set_reg<u16>(cpu, RAX, ax);
-  cpu.flags = result_flags(static_cast<u8>(ax), adjust ? LAHF_CF : 0, adjust ? LAHF_AF : 0);
+  const u16 old = reg<u16>(cpu, RAX);
+  const bool adjust = (old & 15) > 9 || (cpu.flags & LAHF_AF);
+  u16 flags;
+  const u16 ax = alu < Subtract ? Alu::sub : Alu::add, u16 > (old, adjust ? 0x106 : 0, 0, flags);
+  set_reg<u16>(cpu, RAX, ax & 0xff0f);
+  cpu.flags = adjusted_flags(flags, adjust, adjust);
   return next(cpu, i);
 }
 
@@ -187,15 +190,16 @@ const Insn* aam(Cpu& cpu, const Insn* i) {
   if (base == 0) raise(cpu, DE);
   const u8 low = al % base;
   set_reg<u16>(cpu, RAX, static_cast<u16>(al / base << 8 | low));
-  cpu.flags = result_flags(low, 0, 0);
+  cpu.flags = test_flags<u8>(low, low);
   return next(cpu, i);
 }
 
 const Insn* aad(Cpu& cpu, const Insn* i) {
   const u16 ax = reg<u16>(cpu, RAX);
-  const u8 al = static_cast<u8>((ax & 0xff) + (ax >> 8) * static_cast<u8>(i->imm));
-  set_reg<u16>(cpu, RAX, al);
-  cpu.flags = result_flags(al, 0, 0);
+  u16 flags;
+  const u8 product = static_cast<u8>((ax >> 8) * static_cast<u8>(i->imm));
+  set_reg<u16>(cpu, RAX, alu<Alu::add, u8>(static_cast<u8>(ax), product, 0, flags));
+  cpu.flags = flags;
   return next(cpu, i);
 }
 

@@ -24,6 +24,28 @@ const Insn* shift_op(Cpu& cpu, const Insn* i) {
   return next(cpu, i);
 }
 
+template <Shift O, class T, Form F>
+const Insn* shift_imm(Cpu& cpu, const Insn* i) {
+  const u8 count = static_cast<u8>(i->imm);
+  u16 flags;
+  if constexpr (F == Form::reg) {
+    set_reg<T>(cpu, i->rm, shift_fresh<O, T>(reg<T>(cpu, i->rm), count, flags));
+  } else {
+    flags = rmw_rm<T, F>(cpu, i, [=](T* p) {
+      u16 f;
+      *p = shift_fresh<O, T>(*p, count, f);
+      return f;
+    });
+  }
+  cpu.flags = flags;
+  return next(cpu, i);
+}
+template <Shift O, class T>
+const Insn* shift_dead(Cpu& cpu, const Insn* i) {
+  set_reg<T>(cpu, i->rm, shift_plain<O, T>(reg<T>(cpu, i->rm), static_cast<u8>(i->imm)));
+  return next(cpu, i);
+}
+
 template <class T, bool Left>
 [[gnu::always_inline]] inline T double_shift(T a, T b, u8 count, u16& flags) {
   u16 f = flags;
@@ -156,22 +178,31 @@ const Insn* popcnt(Cpu& cpu, const Insn* i) {
 }
 
 template <Shift O, class T, Form F>
-Handler pick_shift(bool by_cl) {
-  return by_cl ? shift_op<O, T, F, true> : shift_op<O, T, F, false>;
+Selection pick_shift(const Decoded& d, bool by_cl) {
+  constexpr bool rotates = O == Shift::rol || O == Shift::ror || O == Shift::rcl || O == Shift::rcr;
+  Selection s;
+  s.handler = by_cl ? shift_op<O, T, F, true> : shift_op<O, T, F, false>;
+  if constexpr (!rotates) {
+    if (by_cl || (d.imm & (sizeof(T) == 8 ? 63 : 31)) == 0) return s;
+    s.handler = shift_imm<O, T, F>;
+    s.writes = SET_ALL;
+    if constexpr (F == Form::reg) {
+      s.reads = 0;
+      if constexpr (sizeof(T) >= 4) s.no_flags = shift_dead<O, T>;
+    }
+  }
+  return s;
 }
 
 } // namespace
 
 Selection select_shift(const Decoded& d, unsigned size, bool by_cl, bool) {
   if (d.lock) return {};
-  Selection s;
-  s.handler = by_number<8>(d.modrm >> 3 & 7, [&]<unsigned O>() {
+  return by_number<8>(d.modrm >> 3 & 7, [&]<unsigned O>() {
     constexpr Shift op = static_cast<Shift>(O) == Shift::sal ? Shift::shl : static_cast<Shift>(O);
-    return by_size(size, [&]<class T>() {
-      return by_form(d.form(), [&]<Form F>() -> Handler { return pick_shift<op, T, F>(by_cl); });
-    });
+    return by_size(
+        size, [&]<class T>() { return by_form(d.form(), [&]<Form F>() { return pick_shift<op, T, F>(d, by_cl); }); });
   });
-  return s;
 }
 
 Selection select_double_shift(const Decoded& d, bool left, bool by_cl) {

@@ -51,8 +51,8 @@ template <class T>
 const Insn* pusha(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 mask = stack_mask(cpu), top = cpu.gpr[RSP];
-  // Lowest first, so that a fault on any of them leaves at most rewritten stack below the pointer.
-  for (unsigned n = 8; n-- > 0;) write<T>(cpu, SS, (top - (n + 1) * sizeof(T)) & mask, reg<T>(cpu, n));
+  // A fault on any of them leaves at most rewritten stack below the pointer, as on a processor.
+  for (unsigned n = 0; n < 8; ++n) write<T>(cpu, SS, (top - (n + 1) * sizeof(T)) & mask, reg<T>(cpu, n));
   set_stack_pointer(cpu, top - 8 * sizeof(T));
   return next(cpu, i);
 }

@@ -160,6 +160,16 @@ TEST_F(InterruptTest, ADataBreakpointComesAfterTheStore) {
   EXPECT_TRUE(m.vcpu.registers().dr[6] & 2);
 }
 
+TEST_F(InterruptTest, ARequestToLeaveIsNotLostToATrap) {
+  start({0x90, 0xf4});
+  m.vcpu.cpu().pending_debug = 1 << 14;
+  m.vcpu.exit_flag() |= Vcpu::LEAVE;
+  EXPECT_EQ(m.vcpu.run(), RunResult::exited);
+  EXPECT_TRUE(seen().empty());
+  EXPECT_EQ(m.vcpu.run(), RunResult::halted); // the trap came first this time
+  EXPECT_EQ(seen(), std::vector<int>{1});
+}
+
 TEST_F(InterruptTest, AMissingHandlerEndsInShutdown) {
   start({0x0f, 0x0b});
   VcpuRegisters r = m.vcpu.registers();

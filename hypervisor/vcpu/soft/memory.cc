@@ -152,22 +152,26 @@ void rmw_commit(Cpu& cpu, u64 linear, unsigned width, bool user) { write_bytes(c
 #if TRANSOM_CHAIN_HANDLERS
 // What the thunks call.
 extern "C" {
-[[gnu::used, gnu::visibility("hidden")]] transom::u64 transom_soft_do_read(transom::soft::Cpu* cpu, transom::u64 linear, unsigned width) {
+[[gnu::used, gnu::visibility("hidden")]] transom::u64 transom_soft_do_read(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                           unsigned width) {
   return transom::soft::read_slow(*cpu, linear, width, transom::soft::user_mode(*cpu));
 }
-[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_write(transom::soft::Cpu* cpu, transom::u64 linear, unsigned width,
-                                                                    transom::u64 value) {
+[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_write(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                    unsigned width, transom::u64 value) {
   transom::soft::write_slow(*cpu, linear, width, value, transom::soft::user_mode(*cpu));
 }
-[[gnu::used, gnu::visibility("hidden")]] transom::u8* transom_soft_do_rmw(transom::soft::Cpu* cpu, transom::u64 linear, unsigned width) {
+[[gnu::used, gnu::visibility("hidden")]] transom::u8* transom_soft_do_rmw(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                          unsigned width) {
   return transom::soft::rmw_slow(*cpu, linear, width, transom::soft::user_mode(*cpu));
 }
-[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_finish(transom::soft::Cpu* cpu, transom::u64 linear, unsigned width) {
+[[gnu::used, gnu::visibility("hidden")]] void transom_soft_do_finish(transom::soft::Cpu* cpu, transom::u64 linear,
+                                                                     unsigned width) {
   transom::soft::rmw_commit(*cpu, linear, width, transom::soft::user_mode(*cpu));
 }
 }
 
-// Thunks: arguments and result as in the System V ABI, but every register except rax is kept and the stack is aligned here.
+// Thunks: arguments and result as in the System V ABI, but every register except rax is kept and the stack is aligned
+// here.
 asm(R"(
   .macro transom_thunk name, target
   .globl \name

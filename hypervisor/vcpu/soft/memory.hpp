@@ -46,8 +46,8 @@ void probe(Cpu& cpu, u64 linear, unsigned length, Access access, bool user);
 
 inline bool user_mode(const Cpu& cpu) { return cpu.cpl == 3; }
 
-// The slow halves for accesses with the current rights. When handlers chain, they are called by thunks (memory.cc) that keep
-// every register, from inline assembly: the handler stays a leaf function without a frame of its own. That needs
+// The slow halves for accesses with the current rights. When handlers chain, they are called by thunks (memory.cc) that
+// keep every register, from inline assembly: the handler stays a leaf function without a frame of its own. That needs
 // -mno-red-zone wherever this header is included.
 inline u64 read_miss(Cpu& cpu, u64 linear, unsigned width) {
   if constexpr (!CHAINED) return read_slow(cpu, linear, width, user_mode(cpu));
@@ -112,7 +112,8 @@ template <class T>
 [[gnu::always_inline]] inline T read_linear(Cpu& cpu, u64 linear) {
   if constexpr (sizeof(T) <= 8) {
     const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
-    if (linear - e.read > PAGE_SIZE - sizeof(T)) [[unlikely]] return static_cast<T>(read_miss(cpu, linear, sizeof(T)));
+    if (linear - e.read > PAGE_SIZE - sizeof(T)) [[unlikely]]
+      return static_cast<T>(read_miss(cpu, linear, sizeof(T)));
     T value;
     std::memcpy(&value, reinterpret_cast<const void*>(linear + e.addend), sizeof(T));
     return value;
@@ -123,7 +124,8 @@ template <class T>
 [[gnu::always_inline]] inline void write_linear(Cpu& cpu, u64 linear, T value) {
   if constexpr (sizeof(T) <= 8) {
     const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
-    if (linear - e.write > PAGE_SIZE - sizeof(T)) [[unlikely]] return write_miss(cpu, linear, sizeof(T), static_cast<u64>(value));
+    if (linear - e.write > PAGE_SIZE - sizeof(T)) [[unlikely]]
+      return write_miss(cpu, linear, sizeof(T), static_cast<u64>(value));
     std::memcpy(reinterpret_cast<void*>(linear + e.addend), &value, sizeof(T));
     return;
   }
@@ -178,7 +180,7 @@ inline u64 segment_address(Cpu& cpu, unsigned segment, u64 offset, unsigned widt
   const u32 first = static_cast<u32>(offset), end = first + (width - 1);
   if (!(write ? s.writable : s.readable)) [[unlikely]]
     segment_violation(cpu, segment);
-  if (!s.flat && (first < s.first || end > s.last || end < first)) [[unlikely]]
+  if (end < first || (!s.flat && (first < s.first || end > s.last))) [[unlikely]] // flat ones do not wrap either
     segment_violation(cpu, segment);
   return static_cast<u32>(s.base + first);
 }
@@ -214,12 +216,30 @@ inline u64 operand_address(Cpu& cpu, const Insn& i, unsigned width, bool write) 
          : i.form == Form::full ? operand_address<Form::full>(cpu, i, width, write)
                                 : operand_address<Form::legacy>(cpu, i, width, write);
 }
+// Ten bytes are eight and two with checks of their own; a store makes all of them before it writes.
 template <class T>
 inline T load(Cpu& cpu, const Insn& i) {
+  if constexpr (WIDTH<T> == 10) {
+    if (i.form == Form::legacy) {
+      const u64 offset = effective_offset(cpu, i);
+      const u64 low = read<u64>(cpu, i.segment, offset);
+      return {low, read<u16>(cpu, i.segment, offset + 8)};
+    }
+  }
   return read_linear<T>(cpu, operand_address(cpu, i, WIDTH<T>, false));
 }
 template <class T>
 inline void store(Cpu& cpu, const Insn& i, T value) {
+  if constexpr (WIDTH<T> == 10) {
+    if (i.form == Form::legacy) {
+      const u64 offset = effective_offset(cpu, i);
+      probe(cpu, segment_address(cpu, i.segment, offset, 8, true), 8, Access::write, user_mode(cpu));
+      const u64 top = segment_address(cpu, i.segment, offset + 8, 2, true);
+      probe(cpu, top, 2, Access::write, user_mode(cpu));
+      write<u64>(cpu, i.segment, offset, value.low);
+      return write_linear<u16>(cpu, top, value.high);
+    }
+  }
   write_linear<T>(cpu, operand_address(cpu, i, WIDTH<T>, true), value);
 }
 template <class T, class F>

@@ -61,15 +61,15 @@ bool SoftVcpu::take_events() {
   Cpu& cpu = *cpu_;
   const u32 asked = stepping_ ? 0 : cpu.exit_flag->exchange(0, std::memory_order_seq_cst);
   blocks_->harvest(cpu);
+  if (asked & LEAVE) {
+    result_ = RunResult::exited;
+    return false;
+  }
   if (cpu.pending_debug != 0) {
     cpu.dr[6] |= cpu.pending_debug;
     cpu.pending_debug = 0;
     cpu.halted = false;
     raise_event(cpu, {EventKind::trap, DB, false, 0});
-  }
-  if (asked & LEAVE) {
-    result_ = RunResult::exited;
-    return false;
   }
   if (stepping_) return !cpu.halted || (result_ = RunResult::halted, false);
   if (!cpu.interrupt_shadow) {

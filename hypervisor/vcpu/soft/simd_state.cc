@@ -12,8 +12,7 @@ namespace {
 unsigned image_bytes(const Cpu& cpu) { return offsetof(Fx, xmm) + 16 * (code64(cpu) ? 16 : 8); }
 
 u64 image_address(Cpu& cpu, const Insn& i, Access access) {
-  const u64 linear = operand_address(cpu, i, sizeof(Fx), access == Access::write);
-  if (linear & 15) raise(cpu, GP, 0);
+  const u64 linear = vector_address<Align::natural>(cpu, i, access == Access::write, sizeof(Fx));
   probe(cpu, linear, sizeof(Fx), access, user_mode(cpu));
   return linear;
 }
