@@ -64,6 +64,7 @@ double round_trip_ns(u32 rounds, bool futex) {
 
 double median(u32 rounds, bool futex) {
   std::vector<double> runs;
+  runs.reserve(7);
   for (int i = 0; i < 7; ++i) runs.push_back(round_trip_ns(rounds, futex));
   std::nth_element(runs.begin(), runs.begin() + 3, runs.end());
   return runs[3];

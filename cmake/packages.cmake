@@ -1,10 +1,15 @@
 # What is installed, and the Debian packages: transom (programs and plugins) and transom-dev (the device SDK).
 include(GNUInstallDirs)
 
-install(TARGETS transom transom-hypervisor transom-dom0 RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT transom)
-foreach(plugin pic_pit rtc piix ide uart ps2 debug pvpanic)
-  install(TARGETS plugin_${plugin} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/transom/plugins COMPONENT transom)
-endforeach()
+# The target 'product' is all that a domain needs, without tests.
+set(programs transom transom-hypervisor transom-dom0)
+set(plugins pic_pit rtc piix ide uart ps2 debug pvpanic)
+list(TRANSFORM plugins PREPEND plugin_)
+add_custom_target(product)
+add_dependencies(product ${programs} ${plugins})
+
+install(TARGETS ${programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT transom)
+install(TARGETS ${plugins} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/transom/plugins COMPONENT transom)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT transom)
 
 # Where 'transom' finds its plugins when LIBDIR is Debian's lib/<multiarch>; lib it knows.

@@ -68,12 +68,15 @@ awk -v rules="$rules" '
   }
 
   # The file of ours that is meant, or nothing: beside the file that includes it, from the root, or of the SDK.
-  function resolve(from, name, delimiter,    folder, i) {
+  # Programs that run inside of guests know nothing of the tree: their root is the folder of tests/ that they are in.
+  function resolve(from, name, delimiter,    folder, piece, i) {
     folder = from
     sub(/[^\/]*$/, "", folder)
     if (delimiter == "\"" && normal(folder name) in file) return normal(folder name)
     if (name in file) return name
     for (i = 1; i <= 3; ++i) if ((root[i] name) in file) return root[i] name
+    split(from, piece, "/")
+    if (piece[1] == "tests" && ("tests/" piece[2] "/" name) in file) return "tests/" piece[2] "/" name
     if (delimiter == "\"" && (name ~ /^schema\/.*\.capnp\.h$/ || name ~ /_aml\.hpp$/)) return from # made by the build
     return ""
   }

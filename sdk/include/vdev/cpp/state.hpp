@@ -68,8 +68,7 @@ struct Walker {
           sizeof(vdev_state_field), prefix | tag, join(full, name), sizeof(T), count, maximum};
       visit(field, &member);
     } else {
-      static_assert(std::is_class_v<T> && sizeof(T) > 0,
-                    "a field is an integer, an enum, a struct with fields(), or an array");
+      static_assert(std::is_class_v<T>, "a field is an integer, an enum, a struct with fields(), or an array");
       auto* element = first(member);
       for (u32 i = 0; i < count; ++i) {
         char full[64];
