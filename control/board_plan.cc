@@ -17,6 +17,7 @@
 #include "control/address_claims.hpp"
 #include "control/plugin_folders.hpp"
 #include "core/domain_page.hpp"
+#include "core/server_page.hpp"
 #include "firmware/boot_kernel.hpp"
 #include "firmware/cmos.hpp"
 #include "firmware/direct_tables.hpp"
@@ -374,6 +375,13 @@ void Planner::place_devices() {
       result_.plan.servers[DOM0].wake = policy;
     else
       fail("wake." + server, "no server of that name; accepted: dom0");
+  }
+  for (const u32 server : {SERVER_HYPERVISOR, DOM0}) {
+    const auto count = std::count_if(result_.plan.devices.begin(), result_.plan.devices.end(),
+                                     [&](const DevicePlan& d) { return d.server == server; });
+    if (count > MAX_DEVICES)
+      fail("device", fmt::format("{} devices are placed in {}; at most {} fit", count,
+                                 server == DOM0 ? "dom0" : "the hypervisor", MAX_DEVICES));
   }
   if (config_.debug.crash.point == CrashPoint::none) return;
   const bool known = std::any_of(result_.plan.devices.begin(), result_.plan.devices.end(),

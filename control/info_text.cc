@@ -1,5 +1,6 @@
 #include "control/info_text.hpp"
 
+#include <capnp/compat/json.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <vector>
@@ -33,26 +34,6 @@ std::string array(List list, Format&& format, const char* indent) {
              : fmt::format("[\n{0}  {1}\n{0}]", indent, fmt::join(elements, fmt::format(",\n{}  ", indent)));
 }
 
-std::string object(capnp::List<schema::Counter>::Reader list) {
-  std::vector<std::string> members;
-  for (auto counter : list) members.push_back(fmt::format("{}: {}", quoted(counter.getName()), counter.getValue()));
-  return fmt::format("{{{}}}", fmt::join(members, ", "));
-}
-
-std::string device(schema::Device::Reader d) {
-  return fmt::format(R"({{"name": {}, "place": {}, "id": {}, "plugin": {}, "quarantined": {}, "counters": {}}})",
-                     quoted(d.getName()), quoted(d.getPlace()), quoted(d.getId()), quoted(d.getPlugin()),
-                     d.getQuarantined(), object(d.getCounters()));
-}
-
-std::string vcpu(schema::Vcpu::Reader v) {
-  return fmt::format(R"({{"exits": {}, "execution": {}}})", object(v.getExits()), object(v.getExecution()));
-}
-
-std::string process(schema::Process::Reader p) {
-  return fmt::format(R"({{"role": {}, "pid": {}}})", quoted(p.getRole()), p.getPid());
-}
-
 std::string counters(capnp::List<schema::Counter>::Reader list) {
   std::string line;
   for (auto counter : list)
@@ -63,16 +44,11 @@ std::string counters(capnp::List<schema::Counter>::Reader list) {
 
 } // namespace
 
+// By the schema: counters are arrays of {name, value}, and 64-bit numbers are strings, as JSON's own lose digits.
 std::string info_json(schema::Info::Reader info) {
-  std::string out = fmt::format(
-      "{{\n  \"name\": {},\n  \"state\": {},\n  \"cpu\": {},\n  \"cpuModel\": {},\n  \"cpus\": {},\n"
-      "  \"memory\": {},\n  \"uptimeSeconds\": {:.6f},\n",
-      quoted(info.getName()), quoted(info.getState()), quoted(info.getCpu()), quoted(info.getCpuModel()),
-      info.getCpus(), info.getMemory(), static_cast<double>(info.getUptimeNs()) / 1e9);
-  out += fmt::format("  \"processes\": {},\n", array(info.getProcesses(), process, "  "));
-  out += fmt::format("  \"vcpus\": {},\n", array(info.getVcpus(), vcpu, "  "));
-  out += fmt::format("  \"devices\": {}\n}}\n", array(info.getDevices(), device, "  "));
-  return out;
+  capnp::JsonCodec codec;
+  codec.setPrettyPrint(true);
+  return std::string(codec.encode(info).cStr()) + "\n";
 }
 
 std::string list_json(schema::Info::Reader info) {

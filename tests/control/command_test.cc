@@ -33,14 +33,16 @@ TEST_F(Commands, ListShowsStateCpuAndUptime) {
 TEST_F(Commands, InfoCountsExitsByCauseAndIoreqsByDevice) {
   const Finished f = run_transom(folder_, {"info", "here", "--json"});
   EXPECT_EQ(f.status, 0);
-  EXPECT_THAT(f.out,
-              AllOf(HasSubstr("\"memory\": 16777216"), HasSubstr("\"role\": \"transom-dom0\""),
-                    HasSubstr("\"exits\": {\"pio_read\": "), HasSubstr("\"name\": \"uart0\", \"place\": \"dom0\"")));
+  for (const char* part :
+       {"\"memory\": \"16777216\"", "\"role\": \"transom-dom0\"", "\"exits\": [", "\"name\": \"pio_read\""})
+    EXPECT_THAT(f.out, HasSubstr(part));
   const size_t uart = f.out.find("\"name\": \"uart0\"");
   ASSERT_NE(uart, std::string::npos);
-  const size_t counter = f.out.find("\"ioreqs\": ", uart);
-  ASSERT_NE(counter, std::string::npos);
-  EXPECT_GT(std::stoul(f.out.substr(counter + 10)), 6u); // it printed "ready"
+  const size_t counter = f.out.find("\"ioreqs\"", uart);
+  const std::string before = "\"value\": \"";
+  const size_t value = f.out.find(before, counter);
+  ASSERT_NE(value, std::string::npos);
+  EXPECT_GT(std::stoul(f.out.substr(value + before.size())), 6u); // it printed "ready"
   const Finished text = run_transom(folder_, {"info", "here"});
   EXPECT_THAT(text.out, AllOf(HasSubstr("here: running, 1 vCPU (soft:interp"), HasSubstr("uart0 in dom0")));
 }
@@ -76,7 +78,7 @@ TEST(CommandsWithoutDomain, TheRunsLastInfoIsWrittenWhole) {
                                  "--info-at-end", file})
                 .status,
             0);
-  EXPECT_THAT(read_file(file), AllOf(HasSubstr("\"state\": \"stopped\""), HasSubstr("\"ioreqs\": ")));
+  EXPECT_THAT(read_file(file), AllOf(HasSubstr("\"state\": \"stopped\""), HasSubstr("\"ioreqs\"")));
 }
 
 } // namespace

@@ -23,6 +23,14 @@ struct Wrong {
 };
 void PrintTo(const Wrong& w, std::ostream* out) { *out << w.name; }
 
+std::string many_devices() {
+  std::string text;
+  for (int i = 0; i < 12; ++i) {
+    text += "[[device]]\nplugin = \"uart\"\nconfig = { \"base.regs\" = " + std::to_string(0x5000 + 8 * i) + " }\n";
+  }
+  return text;
+}
+
 const std::vector<Wrong>& table() {
   static const std::string GUEST = "[boot]\nfirmware = \"" + guest("halt") + "\"\n";
   static const std::vector<Wrong> WRONG = {
@@ -205,6 +213,7 @@ const std::vector<Wrong>& table() {
        "[[device]]\nplugin = \"mmio_test\"\nname = \"rtc\"\n",
        ":3:8: device.0.name: ",
        {"a device of the board"}},
+      {"TooManyDevices", many_devices(), ":1:1: device: ", {"devices are placed in dom0", "at most 16 fit"}},
       {"CrashPoint", "[debug]\ncrash = \"ide:later:1\"\n", ":2:9: debug.crash: ", {"before-entry", "DEVICE:POINT:N"}},
   };
   return WRONG;

@@ -171,6 +171,19 @@ TEST_F(Supervision, AStoppedHypervisorIsKilledAndTheRestEndsInOrder) {
   expect_nothing_left(children);
 }
 
+TEST_F(Supervision, ASecondInterruptDoesNotWaitForAReaderThatDoesNotRead) {
+  Transom run(folder_, {"run", "--set", "boot.firmware=" + guest("flood"), "--memory", "16M", "--cpu", "soft"});
+  ASSERT_TRUE(run.shows("0100...."));
+  run.pause_reading(true);
+  std::this_thread::sleep_for(std::chrono::seconds(1)); // everything up to the UART fills
+  ::kill(run.pid(), SIGTERM);
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  ::kill(run.pid(), SIGINT);
+  const Finished f = run.finish();
+  EXPECT_EQ(f.status, 1);
+  EXPECT_THAT(f.err, HasSubstr("transom-dom0 does not stop; killed: what it had not written is lost\n"));
+}
+
 TEST_F(Supervision, GarbageOnTheControlSocketHurtsNobody) {
   Transom run(folder_, arguments());
   ASSERT_TRUE(run.shows("hello"));
