@@ -47,7 +47,11 @@ Result<void> with_info(const std::string& domain, const std::function<void(schem
 
 Result<void> kill_domain(const std::string& domain) {
   auto asked = with_domain(domain, [&](schema::Domain::Client client, kj::WaitScope& scope, kj::Timer& timer) {
-    timer.timeoutAfter(PATIENCE, client.killRequest().send()).ignoreResult().wait(scope);
+    try {
+      timer.timeoutAfter(PATIENCE, client.killRequest().send()).ignoreResult().wait(scope);
+    } catch (const kj::Exception& e) { // it ended before its answer was sent
+      if (e.getType() != kj::Exception::Type::DISCONNECTED) throw;
+    }
   });
   if (!asked) return asked;
   for (int waited = 0; waited < 60'000; waited += 20) { // its disks may take their time

@@ -132,16 +132,19 @@ int command_line(int argc, char** argv) {
   run_command->add_option("file", arguments.file, "the domain's vm.toml");
   run_command->add_option("--set", arguments.sets, "KEY=VALUE: as if it stood in the file")->allow_extra_args(false);
   run_command->add_option("--disk", arguments.disks, "image of the next disk")->allow_extra_args(false);
-  run_command->add_option("--memory", arguments.memory, "such as 512M");
-  run_command->add_option("--cpu", arguments.cpu, "auto, soft, soft:interp");
-  run_command->add_option("--kernel", arguments.kernel, "boot this kernel directly");
-  run_command->add_option("--initrd", arguments.initrd, "with this initial RAM disk");
-  run_command->add_option("--cmdline", arguments.cmdline, "and this command line");
-  run_command->add_option("--console", arguments.console, "stdio or none: the first serial port");
+  const auto once = [&](const char* option, auto& value, const char* help) {
+    run_command->add_option(option, value, help)->take_last();
+  };
+  once("--memory", arguments.memory, "such as 512M");
+  once("--cpu", arguments.cpu, "auto, soft, soft:interp");
+  once("--kernel", arguments.kernel, "boot this kernel directly");
+  once("--initrd", arguments.initrd, "with this initial RAM disk");
+  once("--cmdline", arguments.cmdline, "and this command line");
+  once("--console", arguments.console, "stdio or none: the first serial port");
+  once("--timeout", arguments.options.timeout_s, "seconds after which the run ends with status 124");
+  once("--info-at-end", arguments.options.info_at_end, "file for the last info, as JSON");
   run_command->add_flag("--single-process", arguments.options.single_process,
                         "everything in one process, for debugging");
-  run_command->add_option("--timeout", arguments.options.timeout_s, "seconds after which the run ends with status 124");
-  run_command->add_option("--info-at-end", arguments.options.info_at_end, "file for the last info, as JSON");
   run_command->callback([&] { status = run(arguments); });
 
   auto* list_command = app.add_subcommand("list", "domains that run on this host");

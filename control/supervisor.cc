@@ -124,6 +124,7 @@ class Supervisor {
  private:
   Result<void> start();
   Wake wait_for_end();
+  void wait_for_any();
   int end(Wake wake);
   int outcome(Wake wake, const std::string& death);
   ProcessList processes() const;
@@ -235,19 +236,30 @@ Wake Supervisor::wait_for_end() {
   return end.wait(io_.waitScope);
 }
 
+void Supervisor::wait_for_any() {
+  for (unsigned waited = 0; waited < STOP_PATIENCE_MS; ++waited)
+    for (const auto& child : children_)
+      if (child->wait(waited == 0 ? 0 : 1)) return;
+}
+
 // Hypervisor first, so that no new request comes; then the servers finish what they have.
 int Supervisor::end(Wake wake) {
   std::string death;
+  bool crashed = false; // a process was killed: that is the cause, whatever the others say about it
   const auto note = [&](Child& child, bool asked) {
     const std::string how = child.how_it_ended();
     const std::string failure = child.reported_failure();
-    if (!failure.empty())
+    const bool killed = how.starts_with("was killed");
+    if (crashed || (!death.empty() && !killed)) return; // the first is the reason, what follows is its consequence
+    crashed = killed;
+    if (!failure.empty() && !killed)
       death = failure;
-    else if (!how.empty() && death.empty() && !asked)
+    else if (!how.empty() && !asked)
       death = fmt::format("{} {}; the domain ends here", child.role, how);
   };
   DomainPage& page = memory_.page();
-  bool early = false; // a child ended before it was asked to
+  if (wake == Wake::child_ended) wait_for_any(); // its socket ends a moment before it does
+  bool early = false;                            // a child ended before it was asked to
   for (const auto& child : children_)
     if (child->wait(0) && page.stop_reason.load() == StopReason::none) {
       note(*child, false);

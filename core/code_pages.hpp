@@ -10,6 +10,7 @@
 // Lives in memory shared by all processes of a domain; every field is an atomic and any bit pattern is valid.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 
 #include "core/types.hpp"
@@ -36,6 +37,7 @@ class CodePages {
   // CPU: call before the bytes of the page are read for decoding.
   void mark(u64 page) {
     if (page < pages_) marks_[page].store(1, std::memory_order_seq_cst);
+    std::atomic_thread_fence(std::memory_order_seq_cst); // the reads that follow are plain ones
   }
   // CPU: no decoded code is left on the page.
   void unmark(u64 page) {
@@ -50,13 +52,14 @@ class CodePages {
     if (page >= pages_ || marks_[page].load(std::memory_order_seq_cst) == 0) return false;
     dirty_[page / 64].fetch_or(u64{1} << (page % 64), std::memory_order_relaxed);
     summary_[page / 4096].fetch_or(u64{1} << (page / 64 % 64), std::memory_order_release);
-    header_->pending.store(1, std::memory_order_seq_cst);
+    header_->pending.exchange(1, std::memory_order_seq_cst); // read-modify-write: harvest() acquires all writers
     return true;
   }
   bool wrote(u64 gpa, u64 length) {
     bool hit = false;
-    if (length == 0) return false;
-    for (u64 page = gpa >> PAGE_SHIFT; page <= (gpa + length - 1) >> PAGE_SHIFT; ++page) hit |= wrote(page);
+    const u64 last = gpa + length - 1;
+    if (length == 0 || last < gpa) return false;
+    for (u64 page = gpa >> PAGE_SHIFT; page <= std::min(last >> PAGE_SHIFT, pages_ - 1); ++page) hit |= wrote(page);
     return hit;
   }
 
@@ -65,7 +68,7 @@ class CodePages {
   // CPU: calls drop(page) once for each page written since the last harvest.
   template <class Drop>
   void harvest(Drop&& drop) {
-    header_->pending.store(0, std::memory_order_seq_cst);
+    header_->pending.exchange(0, std::memory_order_seq_cst);
     for (u64 s = 0; s < words(words(pages_)); ++s) {
       if (summary_[s].load(std::memory_order_acquire) == 0) continue;
       for (u64 hot = summary_[s].exchange(0, std::memory_order_acq_rel); hot != 0; hot &= hot - 1) {

@@ -89,28 +89,8 @@ u64 DeviceHost::read(u32 index, u32 region, u64 offset, u32 width, u32 slot) {
   const vdev_region& r = d->descriptor.regions[region];
   if (!within(r, offset, width)) return ones(width);
 
-  u64 result = 0;
   Dispatch dispatch(*this, *d, slot);
-  for (u32 done = 0; done < width;) {
-    u32 w = legal_width(r, offset + done, width - done), skip = 0, taken = w;
-    u64 at = offset + done;
-    if (w == 0) { // narrower than anything the device has: take the bytes out of the accepted read around them
-      w = static_cast<u32>(std::bit_floor(r.widths) == 0 ? 1u : u32{1} << std::countr_zero(r.widths));
-      skip = static_cast<u32>(at % w);
-      at -= skip;
-      taken = std::min(w - skip, width - done);
-    }
-    u64 value = ones(w);
-    if (at + w > r.length) {
-      value = ones(w);
-    } else if (const vdev_status status = d->device->read(d->device, region, at, w, &value); status < 0) {
-      d->quarantine("a read returned a negative status");
-      result = ones(width);
-      break;
-    }
-    result |= (value >> (skip * 8) & ones(taken)) << (done * 8);
-    done += taken;
-  }
+  const u64 result = read_element(*d, region, offset, width);
   dispatch.respond(result);
   return result;
 }
@@ -122,18 +102,7 @@ void DeviceHost::write(u32 index, u32 region, u64 offset, u32 width, u64 value, 
   if (!within(r, offset, width)) return;
 
   Dispatch dispatch(*this, *d, slot);
-  for (u32 done = 0; done < width;) {
-    const u32 w = legal_width(r, offset + done, width - done);
-    if (w == 0) {
-      d->slot().counters.guest_errors.fetch_add(1, std::memory_order_relaxed);
-      break;
-    }
-    if (d->device->write(d->device, region, offset + done, w, value >> (done * 8) & ones(w)) < 0) {
-      d->quarantine("a write returned a negative status");
-      break;
-    }
-    done += w;
-  }
+  write_element(*d, region, offset, width, value);
 }
 
 namespace {
@@ -203,17 +172,27 @@ void DeviceHost::write_run(u32 index, u32 region, u64 offset, const Run& run, u3
   }
 }
 
-// One element of a run on a device without vdev.pio-string: legalised as a single access would be.
+// One access, legalised: a wider one is split into the largest accepted widths, ascending; a narrower read takes its
+// bytes from the accepted read around them; a narrower write is dropped and counted. Inside a dispatch.
 u64 DeviceHost::read_element(DeviceInstance& d, u32 region, u64 offset, u32 width) {
+  const vdev_region& r = d.descriptor.regions[region];
   u64 result = 0;
-  for (u32 done = 0; done < width && !d.quarantined;) {
-    const u32 w = legal_width(d.descriptor.regions[region], offset + done, width - done);
-    if (w == 0) return ones(width);
+  for (u32 done = 0; done < width;) {
+    u64 at = offset + done;
+    u32 w = legal_width(r, at, width - done), skip = 0, taken = w;
+    if (w == 0) {
+      w = r.widths & (0u - r.widths); // the narrowest
+      if (w == 0 || w > 8) return ones(width);
+      skip = static_cast<u32>(at % w);
+      at -= skip;
+      taken = std::min(w - skip, width - done);
+    }
     u64 value = ones(w);
-    if (d.device->read(d.device, region, offset + done, w, &value) < 0)
+    if (at + w <= r.length && d.device->read(d.device, region, at, w, &value) < 0)
       d.quarantine("a read returned a negative status");
-    result |= (value & ones(w)) << (done * 8);
-    done += w;
+    if (d.quarantined) return ones(width);
+    result |= (value >> (skip * 8) & ones(taken)) << (done * 8);
+    done += taken;
   }
   return result;
 }
@@ -221,27 +200,44 @@ u64 DeviceHost::read_element(DeviceInstance& d, u32 region, u64 offset, u32 widt
 void DeviceHost::write_element(DeviceInstance& d, u32 region, u64 offset, u32 width, u64 value) {
   for (u32 done = 0; done < width && !d.quarantined;) {
     const u32 w = legal_width(d.descriptor.regions[region], offset + done, width - done);
-    if (w == 0) return;
+    if (w == 0) {
+      d.slot().counters.guest_errors.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
     if (d.device->write(d.device, region, offset + done, w, value >> (done * 8) & ones(w)) < 0)
       d.quarantine("a write returned a negative status");
     done += w;
   }
 }
 
+namespace {
+// The device's part of a function's configuration space, 40h–FFh, within one dword as on the bus.
+bool config_access(u32 offset, u32 width) {
+  return (width == 1 || width == 2 || width == 4) && offset >= 0x40 && offset < 0x100 && offset % 4 + width <= 4;
+}
+} // namespace
+
 u32 DeviceHost::config_read(u32 index, u32 function, u32 offset, u32 width, u32 slot) {
   DeviceInstance* d = usable(index);
-  if (d == nullptr || d->pci == nullptr || function >= d->pci->function_count) return static_cast<u32>(ones(width));
+  if (d == nullptr || d->pci == nullptr || function >= d->pci->function_count || !config_access(offset, width))
+    return static_cast<u32>(ones(width));
   Dispatch dispatch(*this, *d, slot);
-  const u32 value = d->pci->read_config(d->device, function, offset, width);
+  const u32 step = offset % width == 0 ? width : 1; // devices see natural alignment only
+  u32 value = 0;
+  for (u32 done = 0; done < width; done += step)
+    value |= (d->pci->read_config(d->device, function, offset + done, step) & static_cast<u32>(ones(step)))
+             << (8 * done);
   dispatch.respond(value);
   return value;
 }
 
 void DeviceHost::config_write(u32 index, u32 function, u32 offset, u32 width, u32 value, u32 slot) {
   DeviceInstance* d = usable(index);
-  if (d == nullptr || d->pci == nullptr || function >= d->pci->function_count) return;
+  if (d == nullptr || d->pci == nullptr || function >= d->pci->function_count || !config_access(offset, width)) return;
   Dispatch dispatch(*this, *d, slot);
-  d->pci->write_config(d->device, function, offset, width, value);
+  const u32 step = offset % width == 0 ? width : 1;
+  for (u32 done = 0; done < width; done += step)
+    d->pci->write_config(d->device, function, offset + done, step, value >> (8 * done) & static_cast<u32>(ones(step)));
 }
 
 u8 DeviceHost::acknowledge(u32 index, u32 slot) {

@@ -1,5 +1,6 @@
 #include "core/device_instance.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
 #include <signal.h>
@@ -24,6 +25,10 @@ void crash_point(const CrashPlan& plan, const std::string& device, CrashPoint po
 DeviceInstance::DeviceInstance(DeviceHost& owner, u32 place, const DevicePlan& device_plan,
                                std::shared_ptr<PluginLibrary> plugin, const vdev_descriptor& d)
     : host(owner), index(place), plan(device_plan), library(std::move(plugin)), descriptor(d) {
+  // A host that takes over the memory of a dead one goes on where that one was.
+  const DeviceSlot& memory = slot();
+  for (u32 drive = 0; drive < BLOCK_DRIVES; ++drive) generation[drive] = memory.block.generation[drive].load();
+  for (u32 s = 0; s < STREAMS; ++s) out_tail[s] = memory.streams[s].out.tail.load();
   abi.host_data = this;
   abi.get_extension = [](const vdev_host*, const char* id) { return host_extension(id); };
 }
@@ -154,7 +159,7 @@ Dispatch::Dispatch(DeviceHost& host, DeviceInstance& device, u32 slot) : host_(h
     journal.device = device.index;
     journal.slot = slot;
     journal.request_id = slot < IOREQ_SLOTS ? page.side[slot].request_id : 0;
-    journal.undo_bytes = memory.state_bytes.load(std::memory_order_relaxed);
+    journal.undo_bytes = std::min(memory.state_bytes.load(std::memory_order_relaxed), STATE_BYTES);
     std::memcpy(journal.undo, memory.state, journal.undo_bytes);
     journal.begun.store(page.effects.sequence() + 1, std::memory_order_release);
   }
@@ -172,6 +177,7 @@ Dispatch::~Dispatch() {
 
   const HostEnvironment& environment = host_.environment_;
   ServerPage& page = host_.page();
+  if (device_.quarantined) take_back(page);
   crash_point(environment.crash, device_.plan.name, CrashPoint::before_commit, 0);
   page.journal.answered_id = page.journal.request_id;
   page.journal.response = response_;
@@ -186,13 +192,22 @@ Dispatch::~Dispatch() {
   host_.refresh_deadline();
 }
 
+// The call that broke the device has no effect, and its interrupt outputs fall: they may share a line with others.
+void Dispatch::take_back(ServerPage& page) {
+  host_.effect_tail_ = page.effects.tail();
+  for (u32 irq = 0; irq < std::min(device_.descriptor.irq_count, SHEET_IRQS); ++irq)
+    page.effects.slot[host_.effect_tail_++ % EFFECT_SLOTS] = {
+        EffectKind::line, static_cast<u16>(device_.index), irq, 0, 0, 0};
+}
+
 // Queue submissions and stream bytes become visible to the services. Idempotent, so that whoever finds the memory after
 // a crash can do it again.
 void Dispatch::publish_own_effects() {
   EffectRing& ring = host_.page().effects;
   bool kick = false;
-  for (u32 at = ring.own_head.load(std::memory_order_relaxed); at != host_.effect_tail_; ++at)
-    kick |= apply_own_effect(host_.page(), ring.slot[at % EFFECT_SLOTS]);
+  u32 at = ring.own_head.load(std::memory_order_relaxed);
+  if (host_.effect_tail_ - at > EFFECT_SLOTS) at = ring.tail() - EFFECTS_PER_DISPATCH; // damaged: at most this dispatch
+  for (; at != host_.effect_tail_; ++at) kick |= apply_own_effect(host_.page(), ring.slot[at % EFFECT_SLOTS]);
   ring.own_head.store(host_.effect_tail_, std::memory_order_release);
   if (kick && host_.environment_.kick_services) host_.environment_.kick_services();
 }

@@ -84,6 +84,7 @@ class Dispatch {
 
  private:
   void publish_own_effects();
+  void take_back(ServerPage& page);
 
   DeviceHost& host_;
   DeviceInstance& device_;

@@ -36,7 +36,10 @@ class DomainClock {
   i64 calendar() const { return page_->calendar.load(std::memory_order_relaxed) + static_cast<i64>(now()); }
   bool running() const { return page_->running.load(std::memory_order_relaxed) != 0; }
   // The host's monotonic time at which domain time reaches `deadline`, if the clock keeps running.
-  u64 host_deadline(u64 deadline) const { return page_->offset.load(std::memory_order_relaxed) + deadline; }
+  u64 host_deadline(u64 deadline) const {
+    const u64 offset = page_->offset.load(std::memory_order_relaxed);
+    return offset + deadline < offset ? ~u64{0} : offset + deadline;
+  }
 
   // Hypervisor only.
   void start() {
@@ -59,6 +62,7 @@ class DomainClock {
   template <class Body>
   void write(Body&& body) {
     page_->sequence.fetch_add(1, std::memory_order_acq_rel);
+    std::atomic_thread_fence(std::memory_order_release); // nobody sees the new values with the old sequence
     body();
     page_->sequence.fetch_add(1, std::memory_order_release);
   }

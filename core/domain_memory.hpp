@@ -19,6 +19,7 @@ class DomainMemory {
   DomainPage& page() const { return *reinterpret_cast<DomainPage*>(domain_.data()); }
   CodePages code() const { return page().code_pages(ram().page_span()); }
   DomainClock clock() const { return DomainClock(&page().clock); }
+  u32 vcpu_count() const { return static_cast<u32>(fds_.vcpu_events.size()); }
   u32 server_count() const { return static_cast<u32>(servers_.size()); }
   ServerPage& server(u32 index) const {
     return *reinterpret_cast<ServerPage*>(index == SERVER_HYPERVISOR ? hypervisor_page_.data()

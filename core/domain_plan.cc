@@ -14,6 +14,7 @@
 #include "core/guest_memory.hpp"
 #include "core/shared_memory.hpp"
 #include "schema/plan.capnp.h"
+#include "vdev/ext/block.h"
 
 namespace transom {
 
@@ -21,6 +22,7 @@ namespace {
 
 constexpr u32 MAX_MESSAGE = 4 << 20;
 constexpr u32 MAX_DESCRIPTORS = 64;
+constexpr u64 MAX_MEMORY = u64{1} << 40;
 
 // ---------------------------------------------------------------------------------------------------- plan → message
 
@@ -200,6 +202,32 @@ Result<void> receive_all(int socket, void* data, size_t bytes) {
 
 } // namespace
 
+// What every process indexes by without looking again.
+Result<void> check_plan(const DomainPlan& plan) {
+  const auto refuse = [&](const std::string& what) {
+    return error(fmt::format("the plan of domain {} is damaged: {}", plan.name, what));
+  };
+  if (plan.memory == 0 || plan.memory % PAGE_SIZE != 0 || plan.memory > MAX_MEMORY)
+    return refuse(fmt::format("{} bytes of memory", plan.memory));
+  if (plan.cpus == 0 || plan.cpus > MAX_VCPUS) return refuse(fmt::format("{} processors", plan.cpus));
+  if (plan.servers.size() > MAX_SERVERS) return refuse(fmt::format("{} servers", plan.servers.size()));
+  for (const ServerPlan& server : plan.servers)
+    if (server.wake > WakePolicy::sleep) return refuse("an unknown wake policy");
+  if (plan.crash.point > CrashPoint::after_response) return refuse("an unknown crash point");
+  for (const DevicePlan& device : plan.devices) {
+    if (device.server != SERVER_HYPERVISOR && device.server >= plan.servers.size())
+      return refuse(
+          fmt::format("device {} belongs to server {} of {}", device.name, device.server, plan.servers.size()));
+    for (const DrivePlan& drive : device.drives)
+      if (drive.kind > VDEV_DRIVE_FLOPPY || drive.cache > DiskCache::unsafe)
+        return refuse(fmt::format("device {} has an unknown kind of drive", device.name));
+    for (const StreamPlan& stream : device.streams)
+      if (stream.kind > StreamKind::unix_socket)
+        return refuse(fmt::format("device {} has an unknown kind of stream", device.name));
+  }
+  return {};
+}
+
 Result<DomainDescriptors> DomainDescriptors::duplicate() const {
   std::vector<FileDescriptor> copies;
   bool ok = true;
@@ -267,16 +295,22 @@ Result<ReceivedPlan> receive_plan(int socket) {
   if (auto got = receive_all(socket, words.data(), header.bytes); !got) return tl::unexpected(got.error());
   ReceivedPlan received;
   try {
-    capnp::FlatArrayMessageReader reader(kj::ArrayPtr<const capnp::word>(words.data(), words.size()));
+    capnp::ReaderOptions limits;
+    limits.traversalLimitInWords = 4 * words.size() + 1024; // every field is read once
+    capnp::FlatArrayMessageReader reader(kj::ArrayPtr<const capnp::word>(words.data(), words.size()), limits);
     received.plan = read_plan(reader.getRoot<schema::Plan>());
   } catch (const kj::Exception& e) {
     return error(fmt::format("the plan of the domain is damaged: {}", e.getDescription().cStr()));
   }
+  if (auto sound = check_plan(received.plan); !sound) return tl::unexpected(sound.error());
+  if (received.plan.servers.size() != header.servers || received.plan.cpus != header.vcpus)
+    return error("the plan of the domain is damaged: its descriptors are not those of its parts");
   received.descriptors = adopt(std::move(fds), header.servers, header.vcpus);
   return received;
 }
 
 Result<DomainDescriptors> create_descriptors(const DomainPlan& plan) {
+  if (auto sound = check_plan(plan); !sound) return tl::unexpected(sound.error());
   DomainDescriptors d;
   Error failure;
   const auto make = [&](const std::string& what, u64 size) {

@@ -111,6 +111,9 @@ struct ReceivedPlan {
 };
 Result<ReceivedPlan> receive_plan(int socket);
 
+// Refuses counts, indices and enumerations that no part of this installation would make.
+Result<void> check_plan(const DomainPlan& plan);
+
 // Creates every shared memory and eventfd that `plan` needs.
 Result<DomainDescriptors> create_descriptors(const DomainPlan& plan);
 

@@ -19,6 +19,10 @@ void EventChannel::notify() const {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (word_->sleeping.load(std::memory_order_seq_cst) == 0) return;
   word_->wakes.fetch_add(1, std::memory_order_relaxed);
+  wake();
+}
+
+void EventChannel::wake() const {
   const u64 one = 1;
   // Fails only when the counter is full, and then the sleeper wakes anyway.
   [[maybe_unused]] const auto written = ::write(fd_, &one, sizeof one);

@@ -32,10 +32,15 @@ class EventChannel {
 
   // Any thread. The work must have been stored before.
   void notify() const;
+  // Wakes the waiter whatever the word says, which a peer may have damaged: for the end of a domain.
+  void wake() const;
 
   // Waiting side, one thread. True if the eventfd may be slept on: announce, then look for work once more; when work
   // was found, or after the sleep, call awake().
-  void announce_sleep() const { word_->sleeping.store(1, std::memory_order_seq_cst); }
+  void announce_sleep() const {
+    word_->sleeping.store(1, std::memory_order_seq_cst);
+    std::atomic_thread_fence(std::memory_order_seq_cst); // whatever order ready() reads with
+  }
   void awake() const;
 
   // Spins until ready() or for about `spin_ns`, then sleeps until ready(). `ready` is called often: make it cheap.

@@ -87,18 +87,28 @@ int64_t calendar(const vdev_host* host) { return env(self(host)).clock.calendar(
 
 // --- guest memory
 constexpr u32 DMA_LIMIT = 1 << 20;
+// RAM as a bus master reaches it: what lies behind the display's window is not on the bus.
+u8* dma_target(DeviceInstance& d, u64 address, u64 length) {
+  constexpr u64 WINDOW = 0xa'0000, WINDOW_END = 0xc'0000;
+  if (address < WINDOW_END && length > 0 && (address >= WINDOW || length > WINDOW - address)) return nullptr;
+  return env(d).ram.at(address, length);
+}
 bool may_master(DeviceInstance& d) {
   return d.pci == nullptr || d.slot().bus_master.load(std::memory_order_acquire) != 0;
 }
 vdev_status dma_read(const vdev_host* host, uint64_t address, void* buffer, uint32_t length) {
   DeviceInstance& d = self(host);
-  if (length > DMA_LIMIT || !may_master(d) || !env(d).ram.read(address, buffer, length)) return VDEV_BUS_ERROR;
+  const u8* from = length > DMA_LIMIT || !may_master(d) ? nullptr : dma_target(d, address, length);
+  if (from == nullptr) return VDEV_BUS_ERROR;
+  std::memcpy(buffer, from, length);
   return VDEV_OK;
 }
 vdev_status dma_write(const vdev_host* host, uint64_t address, const void* buffer, uint32_t length) {
   DeviceInstance& d = self(host);
   HostEnvironment& e = env(d);
-  if (length > DMA_LIMIT || !may_master(d) || !e.ram.write(address, buffer, length)) return VDEV_BUS_ERROR;
+  u8* to = length > DMA_LIMIT || !may_master(d) ? nullptr : dma_target(d, address, length);
+  if (to == nullptr) return VDEV_BUS_ERROR;
+  std::memcpy(to, buffer, length);
   e.domain->memory_written(e.code, address, length);
   return VDEV_OK;
 }
@@ -143,7 +153,7 @@ vdev_status check_segments(DeviceInstance& d, const vdev_block_request& r) {
     const vdev_segment& s = r.segments[i];
     total += s.length;
     if (s.kind == VDEV_SEGMENT_GUEST) {
-      if (!may_master(d) || env(d).ram.at(s.address, s.length) == nullptr) return VDEV_BUS_ERROR;
+      if (!may_master(d) || dma_target(d, s.address, s.length) == nullptr) return VDEV_BUS_ERROR;
     } else if (s.kind == VDEV_SEGMENT_BULK) {
       const u64 index = s.address >> 32, offset = s.address & 0xffff'ffff;
       if (index >= d.bulk_size.size() || offset > d.bulk_size[index] || s.length > d.bulk_size[index] - offset)

@@ -45,7 +45,7 @@ Result<std::shared_ptr<PluginLibrary>> PluginLibrary::load(const std::string& pa
 }
 
 const vdev_descriptor* PluginLibrary::find(const std::string& id) const {
-  for (u_int32_t i = 0; i < factory_->count(); ++i) {
+  for (std::uint32_t i = 0; i < factory_->count(); ++i) {
     const vdev_descriptor* d = factory_->descriptor(i);
     if (d != nullptr && id == d->id) return d;
   }

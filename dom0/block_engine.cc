@@ -65,8 +65,8 @@ class UringEngine final : public BlockEngine {
   }
   void flush_submissions() override {
     if (!unsubmitted_) return;
-    unsubmitted_ = false;
     ::io_uring_submit(&ring_);
+    unsubmitted_ = ::io_uring_sq_ready(&ring_) != 0; // the kernel is short of something: again at the next completion
   }
   bool poll() override {
     io_uring_cqe* cqe = nullptr;

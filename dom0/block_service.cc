@@ -41,6 +41,8 @@ BlockService::BlockService(uv_loop_t* loop, const DomainMemory& memory, bool all
 }
 
 BlockService::~BlockService() {
+  while (submitted_ != 0) // the kernel or a thread still looks at these requests
+    if (!engine_->poll()) uv_run(loop_, UV_RUN_ONCE);
   uv_timer_stop(delay_timer_);
   uv_close(reinterpret_cast<uv_handle_t*>(delay_timer_),
            [](uv_handle_t* h) { delete reinterpret_cast<uv_timer_t*>(h); });
@@ -112,12 +114,14 @@ bool BlockService::pump() {
 void BlockService::take(Attached& from, u32 slot_index) {
   BlockSlot& slot = memory_.server(from.server).devices[from.device].block.slots[slot_index];
   auto expected = BlockSlotState::queued;
+  if ((from.taken >> slot_index & 1) != 0) return; // a peer that queues a running slot again gets one answer
   if (!slot.state.compare_exchange_strong(expected, BlockSlotState::running, std::memory_order_acq_rel)) return;
   auto r = std::make_unique<Running>();
   r->service = this;
   r->from = &from;
   r->slot = slot_index;
-  r->request = slot.request; // copy once; everything below looks at the copy
+  r->request = copy_once(slot.request); // everything below looks at the copy
+  from.taken |= 1u << slot_index;
   ++in_flight_;
   running_.push_back(std::move(r));
 }
@@ -129,7 +133,8 @@ bool BlockService::blocked(const Running& r) const {
     if (other.get() == &r) return false;
     const BlockRequest& o = other->request;
     if (other->from != r.from || o.drive != q.drive || (!is_write(o) && !is_write(q))) continue;
-    if (o.op == VDEV_BLOCK_FLUSH || q.op == VDEV_BLOCK_FLUSH) continue; // a flush covers what completed before it came
+    if ((o.op & 0xff) == VDEV_BLOCK_FLUSH || (q.op & 0xff) == VDEV_BLOCK_FLUSH)
+      continue; // a flush covers what completed before it came
     if (q.sector < o.sector + o.bytes / VDEV_SECTOR_BYTES && o.sector < q.sector + q.bytes / VDEV_SECTOR_BYTES)
       return true;
   }
@@ -205,23 +210,35 @@ void BlockService::start(Running& r) {
   job.owner = &r;
   switch (q.op & 0xff) {
     case VDEV_BLOCK_FLUSH:
-      if (drive.image->plan().cache != DiskCache::writeback) return finish(r, VDEV_OK);
+      if (!drive.image->durable()) return finish(r, VDEV_OK);
       job.kind = BlockJob::Kind::flush;
       break;
-    case VDEV_BLOCK_DISCARD: job.kind = BlockJob::Kind::discard; break;
+    case VDEV_BLOCK_DISCARD:
+      if (q.bytes == 0) return finish(r, VDEV_OK);
+      job.kind = BlockJob::Kind::discard;
+      break;
     default:
       if (!gather(r, job.vector_count)) return finish(r, VDEV_INVALID);
       if (job.vector_count == 0) return finish(r, VDEV_OK);
       job.vectors = r.vectors;
       job.kind = (q.op & 0xff) == VDEV_BLOCK_READ ? BlockJob::Kind::read : BlockJob::Kind::write;
-      job.fua = (q.op & VDEV_BLOCK_FUA) != 0 && drive.image->plan().cache == DiskCache::writeback;
+      job.fua = (q.op & VDEV_BLOCK_FUA) != 0 && drive.image->durable();
   }
+  ++submitted_;
+  r.touched = true;
   engine_->submit(job);
 }
 
 void BlockService::completed(Running& r, i64 result) {
+  --submitted_;
   if (result == -EINTR || result == -EAGAIN) return start(r);
-  if (result < 0) return finish(r, status_of(result));
+  const u32 op = r.request.op & 0xff;
+  if (result == -EOPNOTSUPP && op == VDEV_BLOCK_DISCARD) result = 0; // a hint: the old data stay
+  if (result < 0) {
+    // The kernel has dropped the pages that it could not write: a later flush would lie about them.
+    if (op == VDEV_BLOCK_FLUSH) r.from->drives[r.request.drive].flush_failed = true;
+    return finish(r, status_of(result));
+  }
   if (transfers(r.request)) {
     if (result == 0) return finish(r, VDEV_IO_ERROR); // the file became shorter than the disk
     r.done += static_cast<u64>(result);
@@ -232,12 +249,12 @@ void BlockService::completed(Running& r, i64 result) {
 
 void BlockService::finish(Running& r, i32 status) {
   r.status = status;
-  Drive& drive = r.from->drives[r.request.drive % BLOCK_DRIVES];
-  if (status < 0 && (r.request.op & 0xff) == VDEV_BLOCK_FLUSH) drive.flush_failed = true;
+  const Drive& drive = r.from->drives[r.request.drive % BLOCK_DRIVES];
   const u32 delay = drive.image ? drive.image->plan().delay_us : 0;
   r.release_at = delay == 0 ? 1 : monotonic_ns() + u64{delay} * 1000;
   held_.push_back(&r);
   if (delay == 0) return release_held();
+  if (uv_is_active(reinterpret_cast<uv_handle_t*>(delay_timer_)) != 0) return; // it looks every millisecond
   uv_timer_start(
       delay_timer_, [](uv_timer_t* t) { static_cast<BlockService*>(t->data)->release_held(); }, (delay + 999) / 1000,
       1);
@@ -260,8 +277,8 @@ void BlockService::release_held() {
 // Data landed → code pages → status → done → host is told. Then the request is gone.
 void BlockService::publish(Running& r) {
   const BlockRequest& q = r.request;
-  if ((q.op & 0xff) == VDEV_BLOCK_READ)
-    for (u32 i = 0; i < std::min(q.segment_count, VDEV_BLOCK_MAX_SEGMENTS); ++i)
+  if ((q.op & 0xff) == VDEV_BLOCK_READ && r.touched) // its segments were checked then
+    for (u32 i = 0; i < q.segment_count; ++i)
       if (q.segments[i].kind == VDEV_SEGMENT_GUEST)
         memory_.page().memory_written(code_, q.segments[i].address, q.segments[i].length);
   const u32 server = r.from->server;
@@ -271,6 +288,7 @@ void BlockService::publish(Running& r) {
   slot.transferred = r.done;
   slot.state.store(BlockSlotState::done, std::memory_order_release);
   ring.done.fetch_or(1u << r.slot, std::memory_order_seq_cst);
+  r.from->taken &= ~(1u << r.slot);
   --in_flight_;
   published_ = true;
   running_.erase(std::find_if(running_.begin(), running_.end(), [&](const auto& p) { return p.get() == &r; }));

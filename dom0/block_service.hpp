@@ -39,6 +39,7 @@ class BlockService {
   struct Attached { // a device with drives
     u32 server = 0;
     u16 device = 0;
+    u32 taken = 0; // bit per slot that is in running_
     std::array<Drive, BLOCK_DRIVES> drives;
   };
   struct Running {
@@ -47,7 +48,8 @@ class BlockService {
     u32 slot = 0;
     BlockRequest request{}; // our copy
     u64 done = 0;           // bytes of a transfer that came in pieces
-    bool active = false;    // handed to the engine
+    bool active = false;    // start() was called
+    bool touched = false;   // handed to the engine: memory may have changed
     i32 status = 0;
     u64 release_at = 0; // host clock, for a delayed drive
     iovec vectors[VDEV_BLOCK_MAX_SEGMENTS];
@@ -72,6 +74,7 @@ class BlockService {
   std::deque<std::unique_ptr<Running>> running_; // in order of submission, at most BLOCK_SLOTS a device
   std::deque<Running*> held_;                    // finished, waiting for their delay
   u32 in_flight_ = 0;
+  u32 submitted_ = 0;      // with the engine now
   bool published_ = false; // something finished: what waited for it may start
   uv_timer_t* delay_timer_ = nullptr;
 };

@@ -24,6 +24,8 @@ Result<DiskImage> DiskImage::open(const DrivePlan& plan) {
     return refuse(std::string(std::strerror(errno)) +
                   (denied && !plan.read_only ? "; set readonly = true for an image that may not be written" : ""));
   }
+  // io_uring answers EAGAIN for ever on a non-blocking file of a file system without asynchronous reads.
+  ::fcntl(image.fd_.get(), F_SETFL, ::fcntl(image.fd_.get(), F_GETFL) & ~O_NONBLOCK);
   struct stat st {};
   if (::fstat(image.fd_.get(), &st) != 0) return refuse(std::strerror(errno));
   if (S_ISDIR(st.st_mode)) return refuse("is a directory; a raw image file is needed");

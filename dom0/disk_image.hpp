@@ -19,7 +19,7 @@ class DiskImage {
   int fd() const { return fd_.get(); }
   u64 bytes() const { return bytes_; }
   const DrivePlan& plan() const { return plan_; }
-  bool flush_is_needed() const { return plan_.cache == DiskCache::writeback; }
+  bool durable() const { return plan_.cache != DiskCache::unsafe; } // flushes and FUA reach the disk
 
  private:
   FileDescriptor fd_;

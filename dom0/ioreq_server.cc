@@ -65,8 +65,7 @@ bool IoreqServer::work_waiting() const {
 
 bool IoreqServer::poll() {
   bool worked = serve_ioreqs();
-  worked |= serve_posted();
-  bool events = false;
+  bool events = serve_posted(); // nobody waits for these, so nobody comes to look at their effects
   if (host_.next_deadline() <= clock_.now()) {
     host_.expire(clock_.now());
     events = true;
@@ -81,19 +80,28 @@ bool IoreqServer::poll() {
   }
   if (resetting_ && !host_.requests_in_flight()) {
     host_.deliver_completions(); // all stale: the generation moved on
+    wait_for_effects();          // then there is room for those of all devices
     host_.reset_all();
     resetting_ = false;
     respond(reset_slot_, 0, 0);
     worked = true;
   }
-  if ((events || worked) && host_.effects_pending()) tell_hypervisor();
+  if (events && host_.effects_pending()) tell_hypervisor();
   return worked || events;
 }
 
 void IoreqServer::tell_hypervisor() { memory_.device_thread_event().notify(); }
 
+void IoreqServer::wait_for_effects() {
+  wait_while([this] { return host_.effects_pending(); });
+}
 void IoreqServer::wait_for_room() {
-  while (!host_.room_for_dispatch()) {
+  wait_while([this] { return !host_.room_for_dispatch(); });
+}
+
+template <class Condition>
+void IoreqServer::wait_while(Condition&& condition) {
+  while (condition()) {
     if (memory_.page().state.load(std::memory_order_relaxed) == DomainState::stopped) return;
     tell_hypervisor();
     std::this_thread::yield();
@@ -103,11 +111,15 @@ void IoreqServer::wait_for_room() {
 bool IoreqServer::serve_posted() {
   u32 head = page_.posted_head.load(std::memory_order_relaxed);
   const u32 tail = page_.posted_tail.load(std::memory_order_acquire);
-  if (head == tail || tail - head > POSTED_SLOTS) return false;
+  if (head == tail) return false;
+  if (tail - head > POSTED_SLOTS) { // damaged indices: what they may have meant is lost
+    page_.posted_head.store(tail, std::memory_order_release);
+    return false;
+  }
   const u32 first = head;
   for (; head != tail; ++head) {
-    const PostedRecord record = page_.posted[head % POSTED_SLOTS]; // copy once
-    if (host_.draining(record.device)) return head != first;       // in order: the rest waits as well
+    const PostedRecord record = copy_once(page_.posted[head % POSTED_SLOTS]);
+    if (host_.draining(record.device)) return head != first; // in order: the rest waits as well
     wait_for_room();
     host_.begin_posted(head + 1);
     if (record.kind == PostedRecord::irq_in) {
@@ -138,11 +150,11 @@ void IoreqServer::serve(u32 slot) {
   Ioreq& ioreq = page_.ioreq[slot];
   serve_posted(); // what was written before this access, in order
   if (page_.posted_head.load(std::memory_order_relaxed) != page_.posted_tail.load(std::memory_order_acquire)) return;
-  const IoreqSide side = page_.side[slot]; // copy once, then look only at the copies
+  const IoreqSide side = copy_once(page_.side[slot]); // from here on only the copies are looked at
   const u8 flags = ioreq.bits.load(std::memory_order_relaxed) & 0xf0;
-  const u64 addr = ioreq.addr, data = ioreq.data;
-  const u32 count = ioreq.count, size = ioreq.size;
-  const u8 type = ioreq.type;
+  const u64 addr = copy_once(ioreq.addr), data = copy_once(ioreq.data);
+  const u32 count = copy_once(ioreq.count), size = copy_once(ioreq.size);
+  const u8 type = copy_once(ioreq.type);
   ioreq.set_state(IoreqState::in_process, flags);
 
   wait_for_room();
@@ -200,7 +212,7 @@ void IoreqServer::respond(u32 slot, u64 value, u8 flags) {
   Ioreq& ioreq = page_.ioreq[slot];
   ioreq.data = value;
   ioreq.set_state(IoreqState::response_ready, flags);
-  if (slot < memory_.page().vcpu_count)
+  if (slot < memory_.vcpu_count())
     memory_.vcpu_event(slot).notify();
   else
     memory_.device_thread_event().notify();

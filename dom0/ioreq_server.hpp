@@ -27,7 +27,10 @@ class IoreqServer {
   u64 dispatch(u32 slot, const IoreqSide& side, u8 type, u8 flags, u64 addr, u64 data, u32 count, u32 size);
   void control(u32 slot, Control what);
   void respond(u32 slot, u64 value, u8 flags);
+  template <class Condition>
+  void wait_while(Condition&& condition); // for the hypervisor to apply effects
   void wait_for_room();
+  void wait_for_effects();
   void tell_hypervisor(); // effects that no vCPU waits for
 
   const DomainPlan& plan_;

@@ -13,6 +13,8 @@ constexpr u32 LINK_SOURCE = 60; // sources 60–63 of a line: PCI links A–D ro
 constexpr u32 MAX_SOURCES = LINK_SOURCE;
 // Interrupts of device effects settle in a few rounds; a chip that answers itself for ever is broken.
 constexpr u32 MAX_ROUNDS = 1000;
+// Beyond it only the last level of each input is kept, as of a chip that was not looking.
+constexpr size_t PIC_QUEUE = 4096;
 } // namespace
 
 Board::Board(const DomainMemory& memory, const DomainPlan& plan)
@@ -31,6 +33,7 @@ Board::Board(const DomainMemory& memory, const DomainPlan& plan)
       ioapic_([this](const InterruptMessage& m) { return send_interrupt(m); }) {
   routes_.fill(VDEV_ROUTE_NONE);
   irqs_.resize(1 + memory.server_count());
+  local_effects_ = std::make_unique<EffectReader>(page_of(SERVER_HYPERVISOR));
   for (u32 s = 0; s < memory.server_count(); ++s)
     links_.push_back(std::make_unique<ServerLink>(memory, s, plan.servers[s].wake));
   for (u32 v = 0; v < plan.cpus; ++v)
@@ -71,7 +74,7 @@ Result<void> Board::take_in_sheets() {
     const ServerPage& page = page_of(server);
     const u32 count = std::min(page.device_count.load(std::memory_order_acquire), MAX_DEVICES);
     for (u16 device = 0; device < count; ++device) {
-      const DeviceSheet sheet = page.devices[device].sheet; // copy once
+      const DeviceSheet sheet = copy_once(page.devices[device].sheet);
       if (auto taken = take_in_device(server, device, sheet); !taken) return taken;
     }
   }
@@ -88,8 +91,8 @@ const DevicePlan* Board::plan_of(const char* name) const {
 Result<void> Board::take_in_device(u32 server, u16 device, const DeviceSheet& sheet) {
   const std::string name(sheet.name, strnlen(sheet.name, sizeof sheet.name));
   const DevicePlan* plan = plan_of(name.c_str());
-  if (plan == nullptr || sheet.region_count > SHEET_REGIONS || sheet.posted_count > SHEET_POSTED ||
-      sheet.function_count > SHEET_FUNCTIONS || sheet.irq_count > SHEET_IRQS)
+  if (plan == nullptr || plan->server != server || sheet.region_count > SHEET_REGIONS ||
+      sheet.posted_count > SHEET_POSTED || sheet.function_count > SHEET_FUNCTIONS || sheet.irq_count > SHEET_IRQS)
     return error(fmt::format("device {}: its server describes it wrongly", name));
   for (u16 r = 0; r < sheet.region_count; ++r) {
     const SheetRegion& region = sheet.regions[r];
@@ -138,19 +141,41 @@ Result<void> Board::bind_irqs(u32 server, u16 device, const DeviceSheet& sheet, 
 void Board::settle() {
   const auto drain_all = [&] {
     bool any = false;
-    for (u32 host = 0; host < 1 + memory_.server_count(); ++host) {
-      const u32 server = host == 0 ? SERVER_HYPERVISOR : host - 1;
-      drain_effects(page_of(server), [&](const Effect& effect) {
-        any = true;
-        apply({server, effect.device}, effect);
-      });
-    }
-    return any;
+    for (u32 host = 0; host < 1 + memory_.server_count(); ++host) any |= drain(host);
+    return feed_pic() || any;
   };
   for (u32 round = 0; round < MAX_ROUNDS && drain_all(); ++round) {
   }
   if (std::exchange(interrupts_changed_, false)) refresh_interrupts();
   refresh_deadline();
+}
+
+bool Board::drain(u32 host) {
+  const u32 server = host == 0 ? SERVER_HYPERVISOR : host - 1;
+  EffectReader& reader = host == 0 ? *local_effects_ : links_[server]->effects();
+  return reader.drain([&](const Effect& effect) { apply({server, effect.device}, effect); });
+}
+
+// Tells the PIC what its inputs did. Not from apply(): each input is a dispatch with effects of its own, and a PIC in a
+// server may have no room now. True if anything was told.
+bool Board::feed_pic() {
+  bool any = false;
+  while (!pic_queue_.empty()) {
+    const PicInput next = pic_queue_.front();
+    if (pic_.server == SERVER_HYPERVISOR) {
+      if (!local_->room_for_dispatch()) break; // drained in the next round
+      local_->irq_in(pic_.device, next.input, next.level ? 1 : 0);
+    } else if (!links_[pic_.server]->try_post(
+                   {PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, next.input, next.level ? u64{1} : 0})) {
+      break;
+    }
+    if (pic_.server != SERVER_HYPERVISOR && !next.level) deassert_on_its_way_.store(true, std::memory_order_release);
+    pic_queue_.pop_front();
+    any = true;
+  }
+  pic_waiting_.store(!pic_queue_.empty(), std::memory_order_release);
+  if (!pic_queue_.empty()) memory_.device_thread_event().notify();
+  return any;
 }
 
 void Board::write_ioapic(u64 offset, u32 value) {
@@ -231,15 +256,17 @@ void Board::stop(StopReason reason, u32 value) {
   page_.stop_reason.compare_exchange_strong(none, reason); // the first reason counts
   page_.state.store(DomainState::stopped, std::memory_order_seq_cst);
   request(0);
-  memory_.device_thread_event().notify();
+  for (u32 v = 0; v < plan_.cpus; ++v) memory_.vcpu_event(v).wake();
+  memory_.device_thread_event().wake();
 }
 
 // ---------------------------------------------------------------------------------------------------- interrupts
 
 void Board::set_line_source(u32 line, u32 source, bool level) {
   const u64 bit = u64{1} << source;
-  const u64 before = page_.lines[line].load(std::memory_order_relaxed);
+  const u64 before = lines_[line];
   const u64 after = level ? before | bit : before & ~bit;
+  lines_[line] = after;
   page_.lines[line].store(after, std::memory_order_release);
   if ((before != 0) != (after != 0)) line_changed(line, after != 0);
 }
@@ -248,18 +275,17 @@ void Board::line_changed(u32 line, bool level) {
   interrupts_changed_ = true;
   if (line == LINE_INTR) {
     lapics_[0]->set_lint0(level);
+    ioapic_.set_pin(0, level); // the 8259s' output is wired to both, as on a PC [MP specification 1.4, 3.6.2.2]
     return;
   }
   if (line < Ioapic::PINS)
     ioapic_.set_pin(line == 0 ? 2 : line, level); // ISA IRQ 0 is wired to pin 2, as the MADT says
   if (line < 16 && has_pic_ && line < pic_inputs_) {
-    if (pic_.server == SERVER_HYPERVISOR)
-      local_->irq_in(pic_.device, line, level ? 1 : 0);
-    else {
-      links_[pic_.server]->post({PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, line, level ? u64{1} : 0},
-                                true);
-      if (!level) deassert_on_its_way_.store(true, std::memory_order_release);
+    if (pic_queue_.size() == PIC_QUEUE) {
+      pic_queue_.clear();
+      for (u32 input = 0; input < pic_inputs_ && input < 16; ++input) pic_queue_.push_back({input, lines_[input] != 0});
     }
+    pic_queue_.push_back({line, level});
   }
 }
 
@@ -301,7 +327,8 @@ void Board::send_ipi(u32 from, const InterruptMessage& message, u32 shorthand) {
 }
 
 void Board::refresh_interrupts() {
-  const bool intr = page_.lines[LINE_INTR].load(std::memory_order_relaxed) != 0;
+  const bool intr = lines_[LINE_INTR] != 0;
+  ioapic_.retry();
   lapics_[0]->set_ext_int(intr && ioapic_.ext_int_active());
   for (u32 v = 0; v < lapics_.size(); ++v) {
     const bool pending = lapics_[v]->pending_vector() >= 0 || (v == 0 && intr && lapics_[0]->accepts_pic());
@@ -315,7 +342,7 @@ void Board::refresh_interrupts() {
 
 int Board::acknowledge(u32 vcpu, Lock& held) {
   int vector = lapics_[vcpu]->acknowledge();
-  if (vector < 0 && vcpu == 0 && has_pic_ && page_.lines[LINE_INTR].load() != 0 && lapics_[0]->accepts_pic()) {
+  if (vector < 0 && vcpu == 0 && has_pic_ && lines_[LINE_INTR] != 0 && lapics_[0]->accepts_pic()) {
     if (pic_.server == SERVER_HYPERVISOR) {
       vector = local_->acknowledge(pic_.device);
     } else {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -63,6 +64,8 @@ class Board {
   int acknowledge(u32 vcpu, Lock& held);
   void set_line_source(u32 line, u32 source, bool level);
   void request(u32 bits);
+  // Interrupt inputs of a PIC in a server wait for room in its posted ring: settle() again soon.
+  bool pic_inputs_waiting() const { return pic_waiting_.load(std::memory_order_acquire); }
   void stop(StopReason reason, u32 value = 0);
   void reset(); // APICs, lines, map, PCI; not the devices
 
@@ -90,6 +93,8 @@ class Board {
   void apply(Origin origin, const Effect& effect);
   void apply_wire(Origin origin, u32 wire, u64 value);
   void line_changed(u32 line, bool level);
+  bool feed_pic();
+  bool drain(u32 host);
   void set_route(u32 link, u32 line);
   void refresh_interrupts();
   void refresh_deadline();
@@ -117,6 +122,14 @@ class Board {
   bool has_pic_ = false;
   Origin pic_{};
   u32 pic_inputs_ = 0;
+  struct PicInput {
+    u32 input;
+    bool level;
+  };
+  std::deque<PicInput> pic_queue_; // changes of lines that the PIC has not been told yet, in order
+  std::atomic<bool> pic_waiting_{false};
+  std::array<u64, LINES> lines_{}; // one bit a source; page_.lines is a copy for others to read
+  std::unique_ptr<EffectReader> local_effects_;
   std::atomic<bool> deassert_on_its_way_{false};                  // to a PIC elsewhere
   std::array<u8, (1 + MAX_SERVERS) * MAX_DEVICES> a20_sources_{}; // 0 silent, 1 low, 2 high
   std::atomic<bool> a20_{true};

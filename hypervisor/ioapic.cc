@@ -1,17 +1,21 @@
 #include "hypervisor/ioapic.hpp"
 
+#include <bit>
+
 namespace transom {
 
 namespace {
 constexpr u64 MASKED = 1 << 16, LEVEL = 1 << 15, REMOTE_IRR = 1 << 14, DELIVERY_STATUS = 1 << 12;
 constexpr u64 READ_ONLY = REMOTE_IRR | DELIVERY_STATUS; // [3.2.4]
 constexpr u64 WRITABLE = 0xff00'0000'0001'ffff & ~READ_ONLY;
+constexpr u64 EOI = 0x40;                                       // register that version 20h adds
 constexpr u32 VERSION = 0x0000'0020 | (Ioapic::PINS - 1) << 16; // [3.2.2]
 } // namespace
 
 void Ioapic::reset() {
   select_ = id_ = 0;
   redirection_.fill(MASKED);
+  refused_ = 0;
 }
 
 u32 Ioapic::read(u64 offset) const {
@@ -28,6 +32,7 @@ void Ioapic::write(u64 offset, u32 value) {
     select_ = value & 0xff;
     return;
   }
+  if (offset == EOI) return end_of_interrupt(static_cast<u8>(value));
   if (offset != 0x10) return;
   if (select_ == 0) id_ = value & 0x0f00'0000;
   if (select_ < 0x10 || select_ >= 0x10 + 2 * PINS) return;
@@ -51,11 +56,18 @@ void Ioapic::set_pin(u32 pin, bool level) {
 void Ioapic::service(u32 pin) {
   u64& entry = redirection_[pin];
   const bool level = (entry & LEVEL) != 0;
+  refused_ &= ~(1u << pin);
   if ((entry & MASKED) != 0 || (level && ((entry & REMOTE_IRR) != 0 || (levels_ >> pin & 1) == 0))) return;
   InterruptMessage m{static_cast<u8>(entry), static_cast<DeliveryMode>(entry >> 8 & 7), level, (entry & 0x800) != 0,
                      static_cast<u8>(entry >> 56)};
   if (m.mode == DeliveryMode::ext_int) return; // the vector comes from the PIC: see ext_int_active()
-  if (send_(m) && level) entry |= REMOTE_IRR;
+  const bool taken = send_(m);
+  if (level && taken) entry |= REMOTE_IRR;
+  if (level && !taken) refused_ |= 1u << pin;
+}
+
+void Ioapic::retry() {
+  for (u32 pins = refused_; pins != 0; pins &= pins - 1) service(static_cast<u32>(std::countr_zero(pins)));
 }
 
 void Ioapic::end_of_interrupt(u8 vector) {

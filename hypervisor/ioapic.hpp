@@ -24,6 +24,7 @@ class Ioapic {
   void write(u64 offset, u32 value);
   void set_pin(u32 pin, bool level);
   void end_of_interrupt(u8 vector); // broadcast by a local APIC, level-triggered pins only
+  void retry();                     // level-triggered pins whose message no local APIC took
   // A pin is routed in ExtINT mode and active: INTA has to come from the PIC.
   bool ext_int_active() const;
 
@@ -32,7 +33,8 @@ class Ioapic {
 
   Send send_;
   u32 select_ = 0, id_ = 0;
-  u32 levels_ = 0; // of the input pins; polarity is not modelled: 1 is active
+  u32 refused_ = 0; // bit per pin, see retry()
+  u32 levels_ = 0;  // of the input pins; polarity is not modelled: 1 is active
   std::array<u64, PINS> redirection_{};
 };
 

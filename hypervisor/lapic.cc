@@ -34,6 +34,7 @@ enum : u32 {
 // Writable bits of each LVT register [figure 10-8], from 320h in steps of 10h.
 constexpr u32 LVT_WRITABLE[] = {0x0003'00ff, 0, 0x0001'07ff, 0x0001'a7ff, 0x0001'a7ff, 0x0001'00ff};
 constexpr u32 LVT_PERIODIC = 1 << 17;
+constexpr u64 MIN_PERIOD_NS = 20'000; // between two expirations of a periodic timer
 } // namespace
 
 Lapic::Lapic(u8 id, bool bootstrap, Wiring wiring)
@@ -82,14 +83,15 @@ u32 Lapic::read(u32 offset) {
     case INITIAL_COUNT: return initial_count_;
     case CURRENT_COUNT: return current_count();
     case DIVIDE: return divide_;
-    default: esr_pending_ |= ESR_ILLEGAL_REGISTER; return 0;
+    default: raise_error(ESR_ILLEGAL_REGISTER); return 0;
   }
 }
 
 void Lapic::write(u32 offset, u32 value) {
   if (offset >= LVT_TIMER && offset <= LVT_ERROR) {
     const u32 n = (offset - LVT_TIMER) >> 4;
-    if (n == 1) return; // thermal sensor: absent
+    if (n == 1) return;                    // thermal sensor: absent
+    if (n == TIMER) expire(wiring_.now()); // what is due already is due by the old mode
     lvt_[n] = (value & LVT_WRITABLE[n]) | (software_enabled() ? 0 : MASKED);
     if (n == TIMER) arm_timer(timer_start_);
     wiring_.changed();
@@ -111,11 +113,13 @@ void Lapic::write(u32 offset, u32 value) {
     case ICR_LOW: write_icr(value); break;
     case ICR_HIGH: icr_high_ = value & 0xff00'0000; break;
     case INITIAL_COUNT:
+      expire(wiring_.now());
       initial_count_ = value;
       arm_timer(wiring_.now());
       wiring_.changed();
       break;
     case DIVIDE:
+      expire(wiring_.now());
       divide_ = value & 0xb;
       arm_timer(wiring_.now());
       wiring_.changed();
@@ -125,7 +129,7 @@ void Lapic::write(u32 offset, u32 value) {
     case APR:
     case CURRENT_COUNT: break; // read-only
     default:
-      if (offset < ISR || offset >= IRR + 0x80) esr_pending_ |= ESR_ILLEGAL_REGISTER;
+      if (offset < ISR || offset >= IRR + 0x80) raise_error(ESR_ILLEGAL_REGISTER);
   }
 }
 
@@ -192,8 +196,14 @@ void Lapic::end_of_interrupt() { // [10.8.5]
 
 // ---------------------------------------------------------------------------------------------------- messages
 
-bool Lapic::addressed(const InterruptMessage& m) const {
+// Off, it hears nothing; disabled by software, it still hears NMI, INIT, SMI and SIPI [10.4.3, 10.4.7.2].
+bool Lapic::accepts(DeliveryMode mode) const {
   if (!enabled()) return false;
+  return software_enabled() || (mode != DeliveryMode::fixed && mode != DeliveryMode::lowest);
+}
+
+bool Lapic::addressed(const InterruptMessage& m) const {
+  if (!accepts(m.mode)) return false;
   if (!m.logical) return m.destination == 0xff || m.destination == id();
   if ((dfr_ >> 28) == 0xf) return (m.destination & (ldr_ >> 24)) != 0;      // flat [10.6.2.2]
   return (m.destination >> 4 == 0xf || m.destination >> 4 == ldr_ >> 28) && // cluster
@@ -201,20 +211,16 @@ bool Lapic::addressed(const InterruptMessage& m) const {
 }
 
 void Lapic::deliver(const InterruptMessage& m) {
+  if (!accepts(m.mode)) return;
   switch (m.mode) {
     case DeliveryMode::fixed:
     case DeliveryMode::lowest:
-      if (m.vector < 16) {
-        esr_pending_ |= ESR_RECEIVE_ILLEGAL;
-        fire_lvt(lvt_[ERROR_LVT]);
-        return;
-      }
-      if (!software_enabled()) return;
+      if (m.vector < 16) return raise_error(ESR_RECEIVE_ILLEGAL);
       assign(irr_, m.vector, true);
       assign(tmr_, m.vector, m.level);
       break;
     case DeliveryMode::nmi: wiring_.nmi(); break;
-    case DeliveryMode::ext_int: ext_int_ = true; break;
+    case DeliveryMode::ext_int: // a level, which set_lint0() and set_ext_int() follow
     case DeliveryMode::init:
     case DeliveryMode::startup:
     case DeliveryMode::smi: break; // the machine's, or no SMM
@@ -227,13 +233,22 @@ void Lapic::fire_lvt(u32 lvt) {
   deliver({static_cast<u8>(lvt), static_cast<DeliveryMode>(lvt >> 8 & 7), false, false, 0});
 }
 
+// [10.5.3]. An error vector below 16 is one more illegal vector, not one more interrupt.
+void Lapic::raise_error(u32 bit) {
+  esr_pending_ |= bit;
+  if ((lvt_[ERROR_LVT] & MASKED) != 0) return;
+  const u8 vector = static_cast<u8>(lvt_[ERROR_LVT]);
+  if (vector < 16)
+    esr_pending_ |= ESR_RECEIVE_ILLEGAL;
+  else
+    deliver({vector, DeliveryMode::fixed, false, false, 0});
+}
+
 void Lapic::write_icr(u32 low) {
   icr_low_ = low & 0x000c'cfff; // delivery status reads 0: sent at once
   const auto mode = static_cast<DeliveryMode>(low >> 8 & 7);
   if ((mode == DeliveryMode::fixed || mode == DeliveryMode::lowest) && (low & 0xff) < 16) {
-    esr_pending_ |= ESR_SEND_ILLEGAL;
-    fire_lvt(lvt_[ERROR_LVT]);
-    return;
+    return raise_error(ESR_SEND_ILLEGAL);
   }
   if (mode == DeliveryMode::init && (low & 0xc000) == 0x8000) return; // INIT level de-assert: no effect since the P4
   wiring_.send_ipi({static_cast<u8>(low), mode, false, (low & 0x800) != 0, static_cast<u8>(icr_high_ >> 24)},
@@ -281,12 +296,13 @@ u32 Lapic::current_count() const {
   return ticks >= initial_count_ ? 0 : initial_count_ - static_cast<u32>(ticks);
 }
 
-// Late is late: periods that passed unnoticed are one interrupt, and the next one comes on the old grid.
+// Late is late: periods that passed unnoticed are one interrupt, and the next one comes on the old grid, but not so
+// soon that a guest could keep the host busy with nothing else.
 void Lapic::expire(u64 now) {
   if (now < deadline_) return;
   const u64 period = u64{initial_count_} * tick_ns();
   if ((lvt_[TIMER] & LVT_PERIODIC) != 0 && period != 0)
-    deadline_ += ((now - deadline_) / period + 1) * period;
+    deadline_ += ((now + (period < MIN_PERIOD_NS ? MIN_PERIOD_NS : 0) - deadline_) / period + 1) * period;
   else
     deadline_ = ~u64{0};
   if (software_enabled()) fire_lvt((lvt_[TIMER] & ~0x700u)); // the timer's delivery mode is always fixed

@@ -72,6 +72,8 @@ class Lapic {
   void end_of_interrupt();
   void write_icr(u32 low);
   void fire_lvt(u32 lvt);
+  bool accepts(DeliveryMode mode) const;
+  void raise_error(u32 esr_bit);
   void arm_timer(u64 from);
   u32 current_count() const;
   u64 tick_ns() const;

@@ -276,11 +276,11 @@ void Machine::device_thread(int control) {
   ::prctl(PR_SET_TIMERSLACK, 1UL); // timers of guests are not to be rounded to 50 µs
   const EventChannel event = memory_.device_thread_event();
   const auto work = [&] {
-    if (stopped() || board_.next_deadline() <= memory_.clock().now()) return true;
-    if (board_.local().completions_waiting() || board_.local().bytes_waiting()) return true;
+    if (stopped() || board_.next_deadline() <= memory_.clock().now() || board_.pic_inputs_waiting()) return true;
     for (u32 s = 0; s < board_.server_count(); ++s)
       if (board_.link(s).effects_waiting()) return true;
-    return false;
+    const auto held = board_.lock(); // the question about bytes goes to the devices
+    return board_.local().completions_waiting() || board_.local().bytes_waiting();
   };
   while (!stopped()) {
     if (work()) {

@@ -217,7 +217,6 @@ u32 Platform::pci_read(u16 port, u32 width) {
   const u32 offset = board_.pci().register_offset(port);
   if (f == nullptr || (offset & 3) + width > 4) return static_cast<u32>(ones(width));
   if (offset < 0x40) return board_.pci().header_read(*f, offset, width);
-  if (offset % width != 0) return static_cast<u32>(ones(width));
   if (f->server == SERVER_HYPERVISOR) {
     const u32 value = board_.local().config_read(f->device, f->index, offset, width);
     board_.settle();
@@ -253,7 +252,6 @@ void Platform::pci_write(u16 port, u32 width, u32 value) {
     board_.pci().header_write(*f, offset, width, value);
     return board_.settle();
   }
-  if (offset % width != 0) return;
   if (f->server == SERVER_HYPERVISOR) {
     board_.local().config_write(f->device, f->index, offset, width, value);
     return board_.settle();
@@ -279,6 +277,7 @@ u64 Platform::apic_read(u64 gpa, u32 width, bool& mine) {
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     const u32 offset = static_cast<u32>(gpa % PAGE_SIZE);
     const u64 value = u64{lapic.read(offset & ~15u)} >> (offset % 16 * 8 & 31);
+    board_.settle(); // a register that does not exist is an error, which may interrupt
     return offset % 16 < 4 ? value & ones(width) : 0;
   }
   if ((gpa & PAGE_MASK) == Ioapic::BASE) return board_.ioapic().read(gpa % PAGE_SIZE) & ones(width);
@@ -288,13 +287,15 @@ u64 Platform::apic_read(u64 gpa, u32 width, bool& mine) {
 
 bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   constexpr u32 EOI = 0xb0;
-  const bool lapic_page = (gpa & PAGE_MASK) == (Lapic::DEFAULT_BASE & PAGE_MASK);
-  // What was posted to a device comes before the EOI of its interrupt.
-  if (lapic_page && gpa % PAGE_SIZE == EOI)
-    for (u32 s = 0; s < board_.server_count(); ++s) board_.link(s).flush_posted();
-  const auto held = board_.lock();
+  auto held = board_.lock();
   Lapic& lapic = board_.lapic(vcpu_);
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
+    if (gpa % PAGE_SIZE == EOI) { // what was posted to a device comes before the EOI of its interrupt
+      held.unlock();
+      for (u32 s = 0; s < board_.server_count(); ++s) board_.link(s).flush_posted();
+      held.lock();
+      board_.settle();
+    }
     if (width == 4 && gpa % 16 == 0) lapic.write(static_cast<u32>(gpa % PAGE_SIZE), static_cast<u32>(value));
   } else if ((gpa & PAGE_MASK) == Ioapic::BASE) {
     board_.write_ioapic(gpa % PAGE_SIZE, static_cast<u32>(value));

@@ -25,6 +25,7 @@ void Router::move(u32 index, u64 base, bool enabled) {
   if (index == 0 || index >= count_) return;
   Claim& claim = claims_[index];
   const u64 old = claim.base;
+  if (old == base && claim.enabled.load() == enabled) return; // no gap for those who look without the lock
   const bool was = claim.enabled.exchange(false);
   if (!claim.mmio && was) refresh_ports(old, claim.length);
   claim.base = base;

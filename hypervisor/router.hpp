@@ -16,7 +16,7 @@
 namespace transom {
 
 struct Claim {
-  enum class Owner : u8 { none, device, pci, fw_cfg };
+  enum class Owner : u8 { none, device, fw_cfg };
   Owner owner = Owner::none;
   bool mmio = false;
   std::atomic<bool> enabled{false};
@@ -49,10 +49,6 @@ class Router {
     if (index == 0) return nullptr;
     const Claim& claim = claims_[index];
     return port + width <= PORTS && claim.covers(port, width) ? &claim : nullptr;
-  }
-  const Claim* claim_of(u32 port) const { // of the first byte alone
-    const u16 index = ports_[port % PORTS].load(std::memory_order_acquire);
-    return index == 0 ? nullptr : &claims_[index];
   }
   const Claim* mmio(u64 gpa, u32 width) const; // board lock held
 

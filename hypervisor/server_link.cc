@@ -12,7 +12,11 @@ constexpr u64 UNTIL_ANSWERED = 10'000'000'000;
 } // namespace
 
 ServerLink::ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake)
-    : page_(memory.server(index)), domain_(memory.page()), doorbell_(memory.doorbell(index)), wake_(wake) {}
+    : page_(memory.server(index)),
+      domain_(memory.page()),
+      doorbell_(memory.doorbell(index)),
+      wake_(wake),
+      effects_(page_) {}
 
 u64 ServerLink::spin_ns() const {
   return wake_ == WakePolicy::spin ? UNTIL_ANSWERED : wake_ == WakePolicy::sleep ? 0 : ADAPTIVE_SPIN_NS;
@@ -44,18 +48,31 @@ u64 ServerLink::call(u32 slot, const Request& request, const EventChannel& waite
 void ServerLink::post(const PostedRecord& record, bool doorbell) {
   {
     const std::lock_guard lock(post_lock_);
-    const u32 tail = page_.posted_tail.load(std::memory_order_relaxed);
-    const auto full = [&] { return tail - page_.posted_head.load(std::memory_order_acquire) >= POSTED_SLOTS; };
-    if (full()) {
+    if (!append(record)) {
       page_.posted_full.fetch_add(1, std::memory_order_relaxed);
       doorbell_.notify();
-      while (full() && !domain_stopped()) std::this_thread::yield();
-      if (full()) return;
+      while (!append(record)) {
+        if (domain_stopped()) return;
+        std::this_thread::yield();
+      }
     }
-    page_.posted[tail % POSTED_SLOTS] = record;
-    page_.posted_tail.store(tail + 1, std::memory_order_release);
   }
   if (doorbell) doorbell_.notify();
+}
+
+bool ServerLink::try_post(const PostedRecord& record) {
+  const std::unique_lock lock(post_lock_, std::try_to_lock); // whoever holds it may be waiting for room
+  const bool posted = lock.owns_lock() && append(record);
+  doorbell_.notify();
+  return posted;
+}
+
+bool ServerLink::append(const PostedRecord& record) {
+  const u32 tail = page_.posted_tail.load(std::memory_order_relaxed);
+  if (tail - page_.posted_head.load(std::memory_order_acquire) >= POSTED_SLOTS) return false;
+  page_.posted[tail % POSTED_SLOTS] = record;
+  page_.posted_tail.store(tail + 1, std::memory_order_release);
+  return true;
 }
 
 void ServerLink::flush_posted() {

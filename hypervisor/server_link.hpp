@@ -9,19 +9,38 @@
 
 namespace transom {
 
-// Board lock held. Applies every effect that the host of `page` has committed and nobody applied yet, in order.
-template <class Apply>
-void drain_effects(ServerPage& page, Apply&& apply) {
-  EffectRing& ring = page.effects;
-  const u32 tail = ring.tail();
-  u32 head = ring.head.load(std::memory_order_relaxed);
-  if (tail - head > EFFECT_SLOTS) head = tail; // a peer's nonsense: nothing that could be trusted
-  for (; head != tail; ++head) {
-    const Effect effect = ring.slot[head % EFFECT_SLOTS]; // copy once: the peer may scribble
-    if (effect.device < MAX_DEVICES) apply(effect);
+// The applying end of one host's effect ring. How far it has come is its own knowledge, so that no peer can make it
+// apply an effect twice; the head in the ring only tells the host where there is room.
+class EffectReader {
+ public:
+  explicit EffectReader(ServerPage& page)
+      : ring_(&page.effects), head_(page.effects.head.load(std::memory_order_acquire)) {}
+
+  // Any thread.
+  bool waiting() const { return head_.load(std::memory_order_relaxed) != ring_->tail(); }
+
+  // Board lock held. Applies every effect that the host has committed and nobody applied yet, in order. apply() may
+  // make the host commit more; that is for the next call.
+  template <class Apply>
+  bool drain(Apply&& apply) {
+    const u32 tail = ring_->tail();
+    u32 head = head_.load(std::memory_order_relaxed);
+    if (head == tail) return false;
+    if (tail - head > EFFECT_SLOTS) head = tail; // a peer's nonsense: nothing that could be trusted
+    while (head != tail) {
+      const Effect effect = copy_once(ring_->slot[head % EFFECT_SLOTS]);
+      ++head;
+      if (effect.device < MAX_DEVICES) apply(effect);
+    }
+    head_.store(tail, std::memory_order_relaxed);
+    ring_->head.store(tail, std::memory_order_release);
+    return true;
   }
-  ring.head.store(tail, std::memory_order_release);
-}
+
+ private:
+  EffectRing* ring_;
+  std::atomic<u32> head_;
+};
 
 class ServerLink {
  public:
@@ -42,17 +61,21 @@ class ServerLink {
   // server answered; all ones when the domain is being stopped meanwhile.
   u64 call(u32 slot, const Request& request, const EventChannel& waiter);
 
-  // Any thread of the hypervisor. In order with everything posted before. Waits while the ring is full.
+  // Any thread of the hypervisor. In order with everything posted before. Waits while the ring is full, so the board
+  // lock may not be held: the server may itself wait for its effects to be applied.
   void post(const PostedRecord& record, bool doorbell);
+  // Never waits, rings the doorbell. False: the ring is full.
+  bool try_post(const PostedRecord& record);
 
   // Waits until the server has taken every posted record: before the EOI of a level-triggered interrupt, reset, pause.
   void flush_posted();
 
-  bool effects_waiting() const { return page_.effects.head.load(std::memory_order_relaxed) != page_.effects.tail(); }
-  ServerPage& page() const { return page_; }
+  bool effects_waiting() const { return effects_.waiting(); }
+  EffectReader& effects() { return effects_; }
 
  private:
   u64 spin_ns() const;
+  bool append(const PostedRecord& record); // post_lock_ held
   bool domain_stopped() const { return domain_.state.load(std::memory_order_acquire) == DomainState::stopped; }
 
   ServerPage& page_;
@@ -60,6 +83,7 @@ class ServerLink {
   EventChannel doorbell_;
   WakePolicy wake_;
   std::mutex post_lock_;
+  EffectReader effects_;
 };
 
 } // namespace transom

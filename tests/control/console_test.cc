@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <termios.h>
 #include <thread>
 #include <unistd.h>
 
@@ -119,19 +120,13 @@ TEST(Console, InputGoesToTheSerialLineAlsoWhenTheDebugConsoleIsOnStdio) {
 // O_NONBLOCK belongs to the open file: whoever shares it (a shell, and the messages of transom itself) must not see it.
 TEST(Console, TheCallersPipesStayBlocking) {
   const Folder folder;
-  int in[2], out[2];
-  ASSERT_EQ(::pipe(in), 0);
-  ASSERT_EQ(::pipe(out), 0);
-  Transom::Options options;
-  options.input = "/proc/self/fd/" + std::to_string(in[0]);
-  Transom run(folder, run_of("halt"));
+  Transom run(folder, run_of("halt")); // its pipes are those of transom-dom0
   ASSERT_TRUE(run.shows("hello"));
   for (const char* fd : {"0", "1"}) {
     const std::string info = read_file("/proc/" + std::to_string(run.pid()) + "/fdinfo/" + fd);
     const unsigned long flags = std::stoul(info.substr(info.find("flags:") + 6), nullptr, 8);
     EXPECT_EQ(flags & O_NONBLOCK, 0u) << info;
   }
-  for (const int fd : {in[0], in[1], out[0], out[1]}) ::close(fd);
 }
 
 TEST(Console, ASocketServesOnePeerAfterAnother) {
@@ -179,10 +174,37 @@ TEST(Terminal, KeysReachTheGuestAndControlCIsOne) {
       run.shows("AB\x03"
                 "C"))
       << run.output();
-  for (const pid_t child : run.children())
-    EXPECT_NE(read_file("/proc/" + std::to_string(child) + "/stat").find(") "), std::string::npos);
   run.type(".");
   EXPECT_EQ(run.finish().status, 0);
+}
+
+TEST(Terminal, ItsModeIsRestored) {
+  const Folder folder;
+  Transom run(folder, run_of("echo"), on_a_terminal());
+  termios during{}, after{};
+  ASSERT_TRUE(run.shows("ready"));
+  ASSERT_EQ(::tcgetattr(run.terminal(), &during), 0);
+  EXPECT_EQ(during.c_lflag & (ICANON | ECHO | ISIG), 0u); // the control: it is the guest's now
+  run.type(".");
+  run.seconds_until_end();
+  ASSERT_EQ(::tcgetattr(run.terminal(), &after), 0);
+  EXPECT_EQ(after.c_lflag & (ICANON | ECHO | ISIG), unsigned{ICANON | ECHO | ISIG});
+}
+
+// A job in the background may not read the terminal (SIGTTIN would stop it) nor change its mode.
+TEST(Terminal, ADomainInTheBackgroundRunsWithoutInput) {
+  const Folder folder;
+  Transom::Options options = on_a_terminal();
+  options.background = true;
+  Transom run(folder, run_of("echo", {"--timeout", "3"}), options);
+  ASSERT_TRUE(run.shows("ready"));
+  termios mode{};
+  ASSERT_EQ(::tcgetattr(run.terminal(), &mode), 0);
+  EXPECT_EQ(mode.c_lflag & (ICANON | ISIG), unsigned{ICANON | ISIG});
+  run.type("not for the guest\n");
+  const Finished f = run.finish();
+  EXPECT_EQ(f.status, 124) << f.err;
+  EXPECT_EQ(f.out.find("NOT FOR"), std::string::npos);
 }
 
 TEST(Terminal, ControlBracketEndsTheDomain) {

@@ -120,7 +120,13 @@ Transom::Transom(const Folder& folder, const std::vector<std::string>& arguments
   pid_ = ::fork();
   if (pid_ == 0) {
     if (options.terminal) {
-      ::login_tty(slave); // a session of its own, whose terminal it is
+      ::login_tty(slave);                        // a session of its own, whose terminal it is
+      if (options.background && ::fork() != 0) { // the session's leader stays in the foreground, and waits
+        int status = 0;
+        ::wait(&status);
+        ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+      }
+      if (options.background) ::setpgid(0, 0);
     } else {
       ::setsid();
       ::dup2(options.input.empty() ? in[0] : ::open(options.input.c_str(), O_RDONLY), 0);

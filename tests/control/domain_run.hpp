@@ -43,6 +43,7 @@ class Transom {
  public:
   struct Options {
     bool terminal = false;        // 0 and 1 are a new session's controlling terminal
+    bool background = false;      // whose foreground is somebody else
     std::string input;            // file for descriptor 0; empty: a pipe
     std::string output;           // file for descriptor 1; empty: a pipe
     std::vector<int> closed = {}; // descriptors that are closed

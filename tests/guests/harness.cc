@@ -36,8 +36,11 @@ void write_file(const fs::path& file, const std::string& content) {
   std::ofstream(file, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
 }
 
+} // namespace
+
 // Counters of the info JSON, which lists them as {"name": …, "value": "…"} under each device's "name".
-void read_counters(const std::string& json, GuestResult& result) {
+std::map<std::string, unsigned long long> counters_of(const std::string& json) {
+  std::map<std::string, unsigned long long> counters;
   static const std::regex ITEM(
       R"re("(exits|execution|devices)"|"name":\s*"([^"]*)",\s*"value":\s*"?(\d+)"?|"name":\s*"([^"]*)")re");
   std::string scope;
@@ -47,14 +50,13 @@ void read_counters(const std::string& json, GuestResult& result) {
       devices = (*m)[1] == "devices";
       scope = (*m)[1];
     } else if ((*m)[2].matched) {
-      result.counters[scope + "." + (*m)[2].str()] = std::stoull((*m)[3]);
+      counters[scope + "." + (*m)[2].str()] = std::stoull((*m)[3]);
     } else if (devices) {
       scope = (*m)[4];
     }
   }
+  return counters;
 }
-} // namespace
-
 fs::path write_domain(const GuestRun& run, const Scratch& folder) {
   std::string image = fmt::format("{} = \"{}/{}\"\n", run.as_firmware ? "firmware" : "kernel", GUEST_DIR, run.guest);
   if (!run.module.empty()) {
@@ -75,15 +77,15 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
     rest.erase(at, end - at);
   }
   write_file(folder / "vm.toml",
-             fmt::format("name = \"guest\"\nmemory = \"32M\"\ncpu = \"soft\"\non_reboot = \"exit\"\n[boot]\n{}{}"
+             fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpu = \"soft\"\non_reboot = \"exit\"\n[boot]\n{}{}"
                          "[[serial]]\nto = \"none\"\n{}{}",
-                         image, disk, debug, rest));
+                         run.name, image, disk, debug, rest));
   return folder / "vm.toml";
 }
 
 std::string program(const std::string& name) { return std::string(TRANSOM_BIN_DIR) + "/" + name; }
 
-int start_program(const std::vector<std::string>& arguments, const Scratch& folder) {
+int start_program(const std::vector<std::string>& arguments, const Scratch& folder, const std::string& output) {
   const int pid = ::fork();
   if (pid != 0) return pid;
   ::setenv("XDG_RUNTIME_DIR", folder.path().c_str(), 1);
@@ -92,6 +94,7 @@ int start_program(const std::vector<std::string>& arguments, const Scratch& fold
   const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   ::dup2(nothing, 0);
   ::dup2(errors, 2);
+  if (!output.empty()) ::dup2(::open((folder / output).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), 1);
   std::vector<char*> argv;
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
@@ -103,6 +106,11 @@ int wait_for_program(int pid) {
   int status = 0;
   if (::waitpid(pid, &status, 0) != pid) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::string output_of(const std::vector<std::string>& arguments, const Scratch& folder) {
+  wait_for_program(start_program(arguments, folder, "output"));
+  return read_file(folder / "output");
 }
 
 GuestResult run_guest(const GuestRun& run, const Scratch& folder) {
@@ -118,7 +126,7 @@ GuestResult run_guest(const GuestRun& run, const Scratch& folder) {
   result.status = wait_for_program(start_program(arguments, folder));
   result.e9 = read_file(folder / "e9");
   result.errors = read_file(folder / "errors");
-  read_counters(read_file(folder / "info.json"), result);
+  result.counters = counters_of(read_file(folder / "info.json"));
   return result;
 }
 

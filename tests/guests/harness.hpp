@@ -14,7 +14,8 @@ struct GuestRun {
   std::string disk{};   // if not empty, the contents of disk0
   std::string module{}; // if not empty, the contents of the Multiboot module or initrd
   std::string cmdline{};
-  bool as_firmware = false; // the image is a ROM, not a kernel
+  std::string name = "guest"; // of the domain
+  bool as_firmware = false;   // the image is a ROM, not a kernel
   bool single_process = false;
   unsigned timeout_s = 120;
 };
@@ -46,7 +47,9 @@ std::filesystem::path write_domain(const GuestRun& run, const Scratch& folder);
 std::string read_file(const std::filesystem::path& file);
 
 // Starts a program with XDG_RUNTIME_DIR and the plugin path set for `folder`; stderr goes to folder/errors.
-int start_program(const std::vector<std::string>& arguments, const Scratch& folder);
+int start_program(const std::vector<std::string>& arguments, const Scratch& folder, const std::string& output = "");
+std::string output_of(const std::vector<std::string>& arguments, const Scratch& folder); // stdout of one that ends
+std::map<std::string, unsigned long long> counters_of(const std::string& info_json);
 int wait_for_program(int pid); // exit status, or 128 + signal
 std::string program(const std::string& name);
 

@@ -13,15 +13,19 @@
 start:  cli
         xor ax, ax
         mov ss, ax
+        mov es, ax
+        cld
         mov sp, 7000h
         mov ax, cs
         mov ds, ax
         mov dx, COM1 + 3
         mov al, 3                       ; 8 bits, no parity
         out dx, al
+%ifndef ECHO                            ; turning the FIFOs on empties them, and input may have come already
         mov dx, COM1 + 2
-        mov al, 7                       ; FIFOs on and empty
+        mov al, 7
         out dx, al
+%endif
         mov dx, COM1 + 4
         mov al, 0bh                     ; DTR, RTS, OUT2
         out dx, al
@@ -33,20 +37,31 @@ start:  cli
 
 %ifdef FLOOD
         xor bp, bp
-.line:  mov cx, 4                       ; the number, four hexadecimal digits
-        mov di, bp
-.digit: rol di, 4
-        mov bx, di
+.line:  mov di, 7000h                   ; the line is made in memory: four hexadecimal digits, dots, newline
+        mov si, bp
+        mov cx, 4
+.digit: rol si, 4
+        mov bx, si
         and bx, 15
         mov al, [digits + bx]
-        call put
+        mov [es:di], al
+        inc di
         loop .digit
+        mov al, '.'
         mov cx, 59
-.fill:  mov al, '.'
-        call put
-        loop .fill
-        mov al, 10
-        call put
+        rep stosb
+        mov byte [es:di], 10
+        mov si, 7000h
+        mov bx, 4
+.burst: mov dx, LSR                     ; THRE: the FIFO has room for 16
+        in al, dx
+        test al, 20h
+        jz .burst
+        mov dx, COM1
+        mov cx, 16
+        es rep outsb
+        dec bx
+        jnz .burst
         inc bp
         cmp bp, 16384
         jne .line

@@ -1,0 +1,7 @@
+// Says hello and runs until somebody ends it.
+#include "lib/guest.hpp"
+
+void guest_main() {
+  print("hello\n");
+  for (;;) asm volatile("pause");
+}
