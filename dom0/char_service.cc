@@ -305,7 +305,7 @@ void CharService::Port::write_out(const u8* bytes, u32 length) {
 CharService::CharService(uv_loop_t* loop, const DomainMemory& memory) : loop_(loop), memory_(memory) {}
 CharService::~CharService() = default;
 
-Result<void> CharService::open(const DomainPlan& plan, std::function<void()> escape) {
+Result<void> CharService::open(const DomainPlan& plan, const std::function<void()>& escape) {
   std::vector<u32> rank(memory_.server_count() + 1, 0);
   for (const DevicePlan& device : plan.devices) {
     const u32 place = rank[device.server == SERVER_HYPERVISOR ? memory_.server_count() : device.server]++;

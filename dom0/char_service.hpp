@@ -21,7 +21,7 @@ class CharService {
   ~CharService();
 
   // `escape` is called when Ctrl-] is typed on a terminal.
-  Result<void> open(const DomainPlan& plan, std::function<void()> escape = {});
+  Result<void> open(const DomainPlan& plan, const std::function<void()>& escape = {});
   bool pump();               // moves what waits in either direction; true if anything moved
   bool work_waiting() const; // bytes that could be taken out of a ring now
   bool drained() const;      // nothing waits to be written
