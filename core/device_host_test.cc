@@ -387,7 +387,9 @@ TEST_F(HostTest, BytesOfASerialLineCrossTheRingBothWays) {
   EXPECT_TRUE(host->bytes_waiting());
   for (int i = 0; i < 10 && pair.in.used() != 0; ++i) {
     host->deliver_bytes();
-    if ((host->read(d, 0, 5, 1) & 1) != 0 && pair.in.used() == 1) EXPECT_EQ(host->read(d, 0, 0, 1), u64{'x'});
+    if ((host->read(d, 0, 5, 1) & 1) != 0 && pair.in.used() == 1) {
+      EXPECT_EQ(host->read(d, 0, 0, 1), u64{'x'});
+    }
   }
   EXPECT_LE(pair.in.used(), 1u);
 }

@@ -236,7 +236,9 @@ TEST(CodePages, ADecoderNeverKeepsBytesThatAWriterReplaced) {
   while (decoded != ROUNDS) {
     const u32 visible = written.load(std::memory_order_acquire);
     if (code.pending()) code.harvest([&](u64 page) { have = have && page != 5; });
-    if (have) ASSERT_GE(decoded, visible) << "stale code after a visible completion";
+    if (have) {
+      ASSERT_GE(decoded, visible) << "stale code after a visible completion";
+    }
     if (!have) {
       code.mark(5);
       decoded = content.load(std::memory_order_relaxed);

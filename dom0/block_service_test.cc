@@ -119,7 +119,7 @@ class BlockTest : public testing::TestWithParam<bool> {
 } // namespace
 
 INSTANTIATE_TEST_SUITE_P(Engine, BlockTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "uring" : "pool"; });
+                         [](const auto& engine) { return engine.param ? "uring" : "pool"; });
 
 TEST_P(BlockTest, ReadsWritesAndFlushesReachTheImage) {
   open();
