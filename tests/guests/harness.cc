@@ -38,25 +38,24 @@ void write_file(const fs::path& file, const std::string& content) {
 
 } // namespace
 
-// Counters of the info JSON, which lists them as {"name": …, "value": "…"} under each device's "name".
+// Counters of the info JSON: objects of numbers, those of a device behind its name.
 std::map<std::string, unsigned long long> counters_of(const std::string& json) {
+  static const std::regex TOKEN(R"re("(exits|execution|counters)": *\{|"name": *"([^"]*)"|"(\w+)": *(\d+)|\})re");
   std::map<std::string, unsigned long long> counters;
-  static const std::regex ITEM(
-      R"re("(exits|execution|devices)"|"name":\s*"([^"]*)",\s*"value":\s*"?(\d+)"?|"name":\s*"([^"]*)")re");
-  std::string scope;
-  bool devices = false;
-  for (auto m = std::sregex_iterator(json.begin(), json.end(), ITEM); m != std::sregex_iterator(); ++m) {
-    if ((*m)[1].matched) {
-      devices = (*m)[1] == "devices";
-      scope = (*m)[1];
-    } else if ((*m)[2].matched) {
-      counters[scope + "." + (*m)[2].str()] = std::stoull((*m)[3]);
-    } else if (devices) {
-      scope = (*m)[4];
-    }
+  std::string device, scope; // scope "": in no object of counters
+  for (auto m = std::sregex_iterator(json.begin(), json.end(), TOKEN); m != std::sregex_iterator(); ++m) {
+    if ((*m)[1].matched)
+      scope = (*m)[1] == "counters" ? device : (*m)[1].str();
+    else if ((*m)[2].matched)
+      device = (*m)[2];
+    else if (!(*m)[3].matched)
+      scope.clear();
+    else if (!scope.empty())
+      counters[scope + "." + (*m)[3].str()] = std::stoull((*m)[4]);
   }
   return counters;
 }
+
 fs::path write_domain(const GuestRun& run, const Scratch& folder) {
   std::string image = fmt::format("{} = \"{}/{}\"\n", run.as_firmware ? "firmware" : "kernel", GUEST_DIR, run.guest);
   if (!run.module.empty()) {

@@ -1,6 +1,6 @@
 // The local APIC's timer, the I/O APIC with edges and levels, and the RTC's periodic interrupt on both ways.
-#include "lib/mmio_test.hpp"
-#include "lib/pic.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
+#include "tests/guests/lib/pic.hpp"
 
 namespace {
 

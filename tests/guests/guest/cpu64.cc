@@ -1,5 +1,5 @@
 // A tour of long mode: what a compiler uses, exceptions with their frames, hypercalls.
-#include "lib/guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // Touches devices in a fixed order, so that a test can say at which call the host shall die: the test device, the UART,
 // the IDE controller, the PIC.
-#include "lib/mmio_test.hpp"
-#include "lib/pic.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
+#include "tests/guests/lib/pic.hpp"
 
 void guest_main() {
   using namespace pic;

@@ -1,5 +1,5 @@
 // Posts writes and then touches nothing: only the doorbell can make Dom0 take them.
-#include "lib/mmio_test.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
 
 void guest_main() {
   print("posting\n");

@@ -1,5 +1,5 @@
 // The negative control of the harness: one check that fails, one that holds.
-#include "lib/guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 void guest_main() {
   check(true, "this holds");

@@ -1,5 +1,5 @@
 // Says hello and runs until somebody ends it.
-#include "lib/guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 void guest_main() {
   print("hello\n");

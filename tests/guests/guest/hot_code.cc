@@ -1,6 +1,6 @@
 // A device copies new code over code that has just run, 100,000 times, and then a flag; the guest polls the flag
 // without interrupts. What runs is always the new code.
-#include "lib/mmio_test.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // New code comes by disk DMA, from another process and the kernel, over code that has just run; the guest polls.
-#include "lib/guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 namespace {
 

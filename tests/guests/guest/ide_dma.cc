@@ -1,6 +1,6 @@
 // A bus-master read by hand: while the request is in flight the guest goes on, more than a million instructions in the
 // 50 ms that the harness holds it; BSY or DRQ, and the active bit, are set until the very end.
-#include "lib/pic.hpp"
+#include "tests/guests/lib/pic.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // Memory-mapped registers of every width, straddling accesses, and posted writes.
-#include "lib/mmio_test.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
 
 namespace {
 

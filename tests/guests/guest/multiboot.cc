@@ -1,5 +1,5 @@
 // What the Multiboot loader hands over: module, command line, memory map, and the tables that firmware would have left.
-#include "lib/guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 namespace {
 

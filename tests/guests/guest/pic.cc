@@ -1,7 +1,7 @@
 // The 8259A pair: every ICW and OCW, with interrupts from the test devices (lines 5, 10, 11; exact) and the PIT.
-#include "lib/pic.hpp"
+#include "tests/guests/lib/pic.hpp"
 
-#include "lib/mmio_test.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
 
 namespace {
 using namespace pic;

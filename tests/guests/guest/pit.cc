@@ -1,7 +1,7 @@
 // The 8254: every mode, gate, access and latch. Counter 2 has a gate (61h bit 0) and its OUT can be read (61h bit 5);
 // with the gate low it stands still, so what is read is exact however late this guest is.
-#include "lib/guest.hpp"
-#include "lib/pic.hpp"
+#include "tests/guests/lib/guest.hpp"
+#include "tests/guests/lib/pic.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // String instructions on a port: one request for each contiguous run within a page, registers exact at every fault.
-#include "lib/mmio_test.hpp"
+#include "tests/guests/lib/mmio_test.hpp"
 
 namespace {
 

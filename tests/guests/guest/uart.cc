@@ -1,6 +1,6 @@
 // The 16550A at 3F8h: loopback, FIFOs, every interrupt source; IRQ 4.
-#include "lib/guest.hpp"
-#include "lib/pic.hpp"
+#include "tests/guests/lib/guest.hpp"
+#include "tests/guests/lib/pic.hpp"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 u32 boot_magic, boot_info;
 extern "C" u64 pd[2048];

@@ -2,7 +2,7 @@
 // ports apart, their interrupts on lines 5, 10 and 11.
 #pragma once
 
-#include "guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 struct TestDevice {
   u64 base;

@@ -1,7 +1,7 @@
 // The 8259A pair, as guests program it (Intel 231468-003).
 #pragma once
 
-#include "guest.hpp"
+#include "tests/guests/lib/guest.hpp"
 
 namespace pic {
 
