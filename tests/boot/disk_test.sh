@@ -39,7 +39,7 @@ wait $run || die "transom run ended with status $?"
 
 # counter DEVICE NAME: from the last info.
 counter() {
-  jq -r --arg d "$1" --arg c "$2" '.devices[] | select(.name == $d) | .counters[$c]' \
+  jq -r --arg d "$1" --arg c "$2" '.devices[] | select(.name == $d) | .counters[] | select(.name == $c) | .value' \
     "$work/info.json"
 }
 for device in "${!place[@]}"; do
