@@ -38,21 +38,19 @@ void write_file(const fs::path& file, const std::string& content) {
 
 } // namespace
 
-// Counters of the info JSON, lists of {name, value}; those of a device stand behind its name.
+// Counters of the info JSON: lists of names and values, those of a device behind its name.
 std::map<std::string, unsigned long long> counters_of(const std::string& json) {
   static const std::regex TOKEN(
-      R"re("(exits|execution|counters)": *\[|"name": *"([^"]*)", *"value": *"(\d+)"|"name": *"([^"]*)"|\])re");
+      R"re("(exits|execution|counters)":\s*\[|"name":\s*"([^"]*)"(?:,\s*"value":\s*"?(\d+)"?)?|\])re");
   std::map<std::string, unsigned long long> counters;
-  std::string device, scope; // scope "": in no list of counters
+  std::string device, scope;
   for (auto m = std::sregex_iterator(json.begin(), json.end(), TOKEN); m != std::sregex_iterator(); ++m) {
     if ((*m)[1].matched)
       scope = (*m)[1] == "counters" ? device : (*m)[1].str();
-    else if ((*m)[2].matched && !scope.empty())
+    else if ((*m)[3].matched)
       counters[scope + "." + (*m)[2].str()] = std::stoull((*m)[3]);
-    else if ((*m)[4].matched)
-      device = (*m)[4];
-    else
-      scope.clear();
+    else if ((*m)[2].matched)
+      device = (*m)[2];
   }
   return counters;
 }
