@@ -94,6 +94,7 @@ int start_program(const std::vector<std::string>& arguments, const Scratch& fold
   ::dup2(errors, 2);
   if (!output.empty()) ::dup2(::open((folder / output).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), 1);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());
