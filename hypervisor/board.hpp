@@ -40,6 +40,7 @@ class Board {
   // --- no lock
   Router& router() { return router_; }
   MemoryMap& memory_map() { return map_; }
+  bool is_pic(u32 server, u16 device) const { return has_pic_ && pic_.server == server && pic_.device == device; }
   ServerLink& link(u32 server) { return *links_[server]; }
   u32 server_count() const { return static_cast<u32>(links_.size()); }
   bool interrupt_pending(u32 vcpu) const { return vcpus_[vcpu].interrupt.load(std::memory_order_acquire); }

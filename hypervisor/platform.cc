@@ -65,9 +65,15 @@ u64 Platform::device_read(const Claim& claim, IoreqType type, u64 address, u32 w
   return value & ones(width);
 }
 
+// What was posted to a device comes before the EOI of its interrupt.
+void Platform::flush_posted() {
+  for (u32 s = 0; s < board_.server_count(); ++s) board_.link(s).flush_posted();
+}
+
 void Platform::device_write(const Claim& claim, IoreqType type, u64 address, u32 width, u64 value) {
   const u64 offset = address - claim.base.load(std::memory_order_relaxed);
   if (claim.server == SERVER_HYPERVISOR) {
+    if (board_.is_pic(claim.server, claim.device)) flush_posted(); // it may be an EOI
     {
       const auto held = lock_for(claim.device);
       board_.local().page().devices[claim.device].counters.local.fetch_add(1, std::memory_order_relaxed);
@@ -292,7 +298,7 @@ bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     if (gpa % PAGE_SIZE == EOI) { // what was posted to a device comes before the EOI of its interrupt
       held.unlock();
-      for (u32 s = 0; s < board_.server_count(); ++s) board_.link(s).flush_posted();
+      flush_posted();
       held.lock();
       board_.settle();
     }

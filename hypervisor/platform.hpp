@@ -52,6 +52,7 @@ class Platform final : public VcpuPlatform {
   bool apic_write(u64 gpa, u32 width, u64 value);
   void run_by_elements(const PioRun& run);
   void after_call(u32 server);
+  void flush_posted();
 
   const u32 vcpu_;
   const DomainMemory& memory_;
