@@ -1,12 +1,15 @@
 // The decoder against Zydis: which bytes are an instruction, how long it is, and where its memory operand lies.
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <iterator>
 #include <link.h>
 #include <map>
+#include <unistd.h>
 
+#include "firmware/tests/debian_kernel.hpp"
 #include "hypervisor/vcpu/soft/decode.hpp"
 #include "hypervisor/vcpu/soft/exception.hpp"
 #include "tests/cpu/random.hpp"
@@ -241,12 +244,22 @@ TEST(Decoder, EveryInstructionOfTheCLibraryDecodesAsInZydis) {
   EXPECT_EQ(found.text, "");
 }
 
-TEST(Decoder, EveryInstructionOfAGivenFileDecodesAsInZydis) {
-  const char* const path = std::getenv("TRANSOM_DECODER_CORPUS");
-  if (path == nullptr) GTEST_SKIP() << "TRANSOM_DECODER_CORPUS names an ELF file, for example a vmlinux";
+// TRANSOM_DECODER_CORPUS names another ELF file to take instead.
+TEST(Decoder, EveryInstructionOfDebiansKernelDecodesAsInZydis) {
+  const char* const given = std::getenv("TRANSOM_DECODER_CORPUS");
+  std::string path =
+      given != nullptr ? given : (std::filesystem::temp_directory_path() / "transom-vmlinux-XXXXXX").string();
+  if (given == nullptr) {
+    const firmware::Bytes vmlinux = firmware::debian_vmlinux();
+    ::close(::mkstemp(path.data()));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(vmlinux.data()), static_cast<std::streamsize>(vmlinux.size()));
+  }
   Disagreements found;
-  EXPECT_GT(compare_file(path, found), 0u) << path << " is not a 64-bit ELF file with code";
+  EXPECT_GT(compare_file(path, found), given != nullptr ? 0u : 1'000'000u)
+      << path << " is not a 64-bit ELF file with code";
   EXPECT_EQ(found.text, "");
+  if (given == nullptr) std::filesystem::remove(path);
 }
 
 TEST(Decoder, ReservedEncodingsAreUndefinedWhenExecuted) {
