@@ -18,7 +18,14 @@ u32 Counter::count() const {
   return n ? n : modulus(); // 0 is the largest count ["Counter operations common to all modes"]
 }
 
-u16 Counter::value() const { return u16(bcd() ? to_bcd(state.element % 10000) : state.element); }
+// Before the first count after a control word is loaded, CE holds nothing that the datasheet names. An I/O cycle on a
+// PC's bus is longer than a CLK pulse (838 ns), so no guest there looks that early; a faster one does, and finds what
+// it wrote. Observed on Linux 6.1: its fast TSC calibration gives up if the first bytes read are not those of FFFFh.
+u16 Counter::value() const {
+  const bool first = state.load && !state.running;
+  const u32 n = !first ? state.element : mode() == 3 ? count() & ~1u : count();
+  return u16(bcd() ? to_bcd(n % 10000) : n);
+}
 
 void Counter::set_out(bool level, u64 tick) {
   if (level && !state.out) state.rise = tick;

@@ -293,6 +293,19 @@ TEST(I8254, TheFirstByteOfACountDoesNotDisturbMode4) {
   EXPECT_EQ(b.counter16(2), 3);
 }
 
+TEST(I8254, TheFirstCountReadsAsWrittenEvenBeforeThePulseThatLoadsIt) {
+  PicPitBench b;
+  b.gate2(true);
+  b.control(0xb0);
+  b.count(2, {0xff, 0xff});
+  EXPECT_EQ(b.counter16(2), 0xffff);
+  EXPECT_EQ(b.status(2) & 0x40, 0x40) << "null count: not loaded yet";
+  b.clk(1);
+  EXPECT_EQ(b.counter16(2), 0xffff);
+  b.clk(1);
+  EXPECT_EQ(b.counter16(2), 0xfffe);
+}
+
 TEST(I8254, ZeroIsTheLargestCount) {
   PicPitBench b;
   b.gate2(true);
