@@ -25,11 +25,10 @@ class DomainClock {
   u64 now() const {
     for (;;) {
       const u32 before = page_->sequence.load(std::memory_order_acquire);
-      const u64 offset = page_->offset.load(std::memory_order_relaxed);
-      const u32 running = page_->running.load(std::memory_order_relaxed);
+      const u64 time = sample();
+      __builtin_ia32_lfence(); // the time stamp counter was read before the sequence is looked at again
       std::atomic_thread_fence(std::memory_order_acquire);
-      if ((before & 1) == 0 && before == page_->sequence.load(std::memory_order_relaxed))
-        return running ? monotonic_ns() - offset : offset;
+      if ((before & 1) == 0 && before == page_->sequence.load(std::memory_order_relaxed)) return time;
       cpu_relax();
     }
   }
@@ -43,22 +42,25 @@ class DomainClock {
 
   // Hypervisor only.
   void start() {
-    const u64 at = now();
     write([&] {
-      page_->offset.store(monotonic_ns() - at, std::memory_order_relaxed);
+      page_->offset.store(monotonic_ns() - sample(), std::memory_order_relaxed);
       page_->running.store(1, std::memory_order_relaxed);
     });
   }
   void stop() {
-    const u64 at = now();
     write([&] {
-      page_->offset.store(at, std::memory_order_relaxed);
+      page_->offset.store(sample(), std::memory_order_relaxed);
       page_->running.store(0, std::memory_order_relaxed);
     });
   }
   void set_calendar(i64 ns_at_zero) { page_->calendar.store(ns_at_zero, std::memory_order_relaxed); }
 
  private:
+  u64 sample() const { // valid if the sequence stands still meanwhile
+    const u64 offset = page_->offset.load(std::memory_order_relaxed);
+    return page_->running.load(std::memory_order_relaxed) != 0 ? monotonic_ns() - offset : offset;
+  }
+  // The time is taken inside: no reader can have seen a later one when the clock stops at it.
   template <class Body>
   void write(Body&& body) {
     page_->sequence.fetch_add(1, std::memory_order_acq_rel);
