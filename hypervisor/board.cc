@@ -148,6 +148,7 @@ void Board::settle() {
   }
   if (std::exchange(interrupts_changed_, false)) refresh_interrupts();
   refresh_deadline();
+  for (auto& link : links_) link->effects().settled();
 }
 
 bool Board::drain(u32 host) {
@@ -169,7 +170,7 @@ bool Board::feed_pic() {
                    {PostedRecord::irq_in, 0, static_cast<u8>(pic_.device), 0, next.input, next.level ? u64{1} : 0})) {
       break;
     }
-    if (pic_.server != SERVER_HYPERVISOR && !next.level) deassert_on_its_way_.store(true, std::memory_order_release);
+    if (pic_.server != SERVER_HYPERVISOR && !next.level) posted_deasserts_.fetch_add(1, std::memory_order_release);
     pic_queue_.pop_front();
     any = true;
   }
@@ -184,11 +185,13 @@ void Board::write_ioapic(u64 offset, u32 value) {
 }
 
 void Board::finish_deasserts() {
-  if (!deassert_on_its_way_.load(std::memory_order_acquire)) return;
-  deassert_on_its_way_.store(false, std::memory_order_relaxed);
+  const u64 posted = posted_deasserts_.load(std::memory_order_acquire);
+  if (finished_deasserts_.load(std::memory_order_acquire) >= posted) return;
   links_[pic_.server]->flush_posted();
   const auto held = lock();
   settle();
+  if (finished_deasserts_.load(std::memory_order_relaxed) < posted)
+    finished_deasserts_.store(posted, std::memory_order_release);
 }
 
 void Board::apply(Origin origin, const Effect& effect) {

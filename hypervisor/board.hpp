@@ -131,7 +131,7 @@ class Board {
   std::atomic<bool> pic_waiting_{false};
   std::array<u64, LINES> lines_{}; // one bit a source; page_.lines is a copy for others to read
   std::unique_ptr<EffectReader> local_effects_;
-  std::atomic<bool> deassert_on_its_way_{false};                  // to a PIC elsewhere
+  std::atomic<u64> posted_deasserts_{0}, finished_deasserts_{0};  // of lines, to a PIC elsewhere
   std::array<u8, (1 + MAX_SERVERS) * MAX_DEVICES> a20_sources_{}; // 0 silent, 1 low, 2 high
   std::atomic<bool> a20_{true};
   std::array<VcpuWires, MAX_VCPUS> vcpus_;

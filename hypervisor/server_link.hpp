@@ -14,17 +14,17 @@ namespace transom {
 class EffectReader {
  public:
   explicit EffectReader(ServerPage& page)
-      : ring_(&page.effects), head_(page.effects.head.load(std::memory_order_acquire)) {}
+      : ring_(&page.effects), head_(page.effects.head.load(std::memory_order_acquire)), settled_(head_) {}
 
-  // Any thread.
-  bool waiting() const { return head_.load(std::memory_order_relaxed) != ring_->tail(); }
+  // Any thread: something is committed whose consequences are not all there yet.
+  bool waiting() const { return settled_.load(std::memory_order_acquire) != ring_->tail(); }
 
   // Board lock held. Applies every effect that the host has committed and nobody applied yet, in order. apply() may
   // make the host commit more; that is for the next call.
   template <class Apply>
   bool drain(Apply&& apply) {
     const u32 tail = ring_->tail();
-    u32 head = head_.load(std::memory_order_relaxed);
+    u32 head = head_;
     if (head == tail) return false;
     if (tail - head > EFFECT_SLOTS) head = tail; // a peer's nonsense: nothing that could be trusted
     while (head != tail) {
@@ -32,14 +32,17 @@ class EffectReader {
       ++head;
       if (effect.device < MAX_DEVICES) apply(effect);
     }
-    head_.store(tail, std::memory_order_relaxed);
+    head_ = tail;
     ring_->head.store(tail, std::memory_order_release);
     return true;
   }
+  // Board lock held: what was applied has reached whoever it concerns.
+  void settled() { settled_.store(head_, std::memory_order_release); }
 
  private:
   EffectRing* ring_;
-  std::atomic<u32> head_;
+  u32 head_;
+  std::atomic<u32> settled_;
 };
 
 class ServerLink {
