@@ -177,7 +177,8 @@ void Machine::vcpu_thread() {
   memory_.page().state.store(DomainState::running, std::memory_order_release);
   while (!stopped()) {
     switch (vcpu_->run()) {
-      case RunResult::exited: break;
+      case RunResult::exited:
+      case RunResult::debug: break;
       case RunResult::halted: wait_halted(); break;
       case RunResult::shutdown: {
         const auto held = board_.lock();

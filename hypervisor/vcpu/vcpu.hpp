@@ -1,11 +1,16 @@
-// What a virtual CPU is to the rest of the hypervisor, whichever backend runs it (the software CPU, later KVM).
+// What a virtual CPU is to the rest of the hypervisor, whichever backend runs it (software or KVM).
 //
 // A vCPU runs guest code until something needs the machine around it. That something is a call on VcpuPlatform, in
 // the vocabulary of VM exits: pio, mmio, hypercall, msr, interrupt acknowledge, shutdown. All calls come on the vCPU's
 // own thread, at an instruction boundary or inside the access of the current instruction.
+//
+// A Vcpu's functions belong to its thread too, except where noted; while all vCPUs stand (hypervisor/standstill.hpp)
+// whoever made them stand may call them.
 #pragma once
 
 #include <atomic>
+#include <optional>
+#include <vector>
 
 #include "core/code_pages.hpp"
 #include "core/types.hpp"
@@ -72,12 +77,25 @@ class VcpuPlatform {
   virtual bool hypervisor_cpuid(u32 /*leaf*/, u32 /*subleaf*/, CpuidResult& /*result*/) { return false; }
   virtual bool hypervisor_msr_write(u32 /*msr*/, u64 /*value*/) { return false; }
   virtual u64 a20_mask() = 0; // ~0, or all ones but bit 20
+
+  // PAUSE: the guest waits for another processor, which may be waiting for this one's turn.
+  virtual void pause() {}
+  // This vCPU stored to pages where the vCPUs of `mask` have decoded code (CodePages): they are to look before they go
+  // on.
+  virtual void code_written(u32 /*mask*/) {}
 };
 
 enum class RunResult : u8 {
   exited,   // request_exit() was seen
   halted,   // HLT, and nothing is pending; call run() again once it is
   shutdown, // triple fault
+  debug,    // a breakpoint of DebugControl is next, or its single step is done
+};
+
+// What a debugger asks of a vCPU. Linear addresses; nothing of it is visible to the guest.
+struct DebugControl {
+  std::vector<u64> breakpoints; // run() stops before the instruction at each
+  bool step = false;            // run() stops after one instruction (or after the delivery of its exception)
 };
 
 // Counters that `transom info` shows; written by the vCPU thread only, read by anyone.
@@ -117,15 +135,26 @@ class Vcpu {
   virtual ~Vcpu() = default;
 
   virtual RunResult run() = 0;
-  virtual void reset() = 0; // power-on state: CS F000:FFF0 with base FFFF0000
+  virtual void reset() = 0;            // power-on state: CS F000:FFF0 with base FFFF0000
+  virtual void init() = 0;             // INIT#: as reset(), but caches, TSC, MSRs and the FPU stay [SDM 3A table 9-1]
+  virtual void startup(u8 vector) = 0; // after init(): a start-up IPI lets it begin at vector:0000, real mode
   virtual VcpuRegisters registers() const = 0;
   virtual void set_registers(const VcpuRegisters& r) = 0;
-  virtual void memory_map_changed() = 0; // vCPU thread: PAM, A20, BAR or ROM mapping changed; drop cached translations
+  virtual void fpu_state(u8 (&image)[512]) const = 0; // FXSAVE image, 64-bit layout
+  virtual void set_fpu_state(const u8 (&image)[512]) = 0;
+  virtual void memory_map_changed() = 0; // PAM, A20, BAR or ROM mapping changed; drop cached translations
+  virtual const VcpuCounters& counters() const = 0;
+
+  // A debugger's: from now on; and where a linear address leads now, without a trace in the page tables.
+  virtual void set_debug(const DebugControl& control) = 0;
+  virtual std::optional<u64> physical(u64 linear) const = 0;
 
   // Any thread, any process that maps the flag: set bits to be seen at the next block. run() clears what it saw.
   static constexpr u32 LOOK = 1;  // look at interrupts, NMIs and written code pages, then go on
   static constexpr u32 LEAVE = 2; // return from run() with RunResult::exited
   virtual std::atomic<u32>& exit_flag() = 0;
+  // Any thread of this process, after a bit was set: makes run() see it soon. Not needed where run() looks by itself.
+  virtual void kick() {}
 };
 
 } // namespace transom

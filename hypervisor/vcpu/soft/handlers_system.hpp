@@ -45,7 +45,8 @@ void check_io_permission(Cpu& cpu, u16 port, unsigned width);
 
 // Power-on state of everything in Cpu that is architectural (SDM 3A table 9-1), platform wiring untouched. Also
 // cpu.model stays.
-void reset_state(Cpu& cpu);
+void reset_state(Cpu& cpu); // power-on
+void init_state(Cpu& cpu);  // INIT#
 
 // "base", "v2", "host"; null for another name.
 const Model* find_model(std::string_view name);

@@ -28,14 +28,21 @@ SoftVcpu::SoftVcpu(VcpuPlatform& platform, CodePages& code_pages, std::string_vi
 SoftVcpu::~SoftVcpu() = default;
 
 void SoftVcpu::reset() {
-  Cpu& cpu = *cpu_;
-  cpu.current = nullptr;
-  cpu.event = cpu.delivering = {};
-  cpu.pending_debug = 0;
-  cpu.interrupt_shadow = cpu.nmi_blocked = cpu.halted = cpu.shutdown = false;
-  reset_state(cpu);
-  cpu.gpr[REG_ZERO] = 0;
+  reset_state(*cpu_);
   memory_map_changed();
+}
+
+void SoftVcpu::init() {
+  init_state(*cpu_);
+  memory_map_changed();
+}
+
+void SoftVcpu::startup(u8 vector) {
+  Cpu& cpu = *cpu_;
+  cpu.segment[CS].selector = static_cast<u16>(vector << 8);
+  cpu.segment[CS].base = u64{vector} << 12;
+  cpu.segment[CS].refresh();
+  cpu.rip = 0;
   update_mode(cpu);
 }
 
@@ -126,5 +133,8 @@ void SoftVcpu::set_registers(const VcpuRegisters& r) {
 void SoftVcpu::fpu_state(u8 (&image)[512]) const { std::memcpy(image, &cpu_->fx, sizeof image); }
 void SoftVcpu::set_fpu_state(const u8 (&image)[512]) { std::memcpy(&cpu_->fx, image, sizeof image); }
 const VcpuCounters& SoftVcpu::counters() const { return cpu_->counters; }
+
+void SoftVcpu::set_debug(const DebugControl& control) { debug_ = control; }
+std::optional<u64> SoftVcpu::physical(u64) const { return std::nullopt; }
 
 } // namespace transom

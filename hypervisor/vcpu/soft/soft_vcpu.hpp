@@ -24,6 +24,8 @@ class SoftVcpu final : public Vcpu {
 
   RunResult run() override;
   void reset() override;
+  void init() override;
+  void startup(u8 vector) override;
   VcpuRegisters registers() const override;
   void set_registers(const VcpuRegisters& r) override;
   void memory_map_changed() override;
@@ -43,10 +45,11 @@ class SoftVcpu final : public Vcpu {
   };
   LastEvent last_event() const { return last_event_; }
 
-  // The 512-byte FXSAVE image (64-bit layout) of the x87 and SSE state.
-  void fpu_state(u8 (&image)[512]) const;
-  void set_fpu_state(const u8 (&image)[512]);
-  const VcpuCounters& counters() const;
+  void fpu_state(u8 (&image)[512]) const override;
+  void set_fpu_state(const u8 (&image)[512]) override;
+  const VcpuCounters& counters() const override;
+  void set_debug(const DebugControl& control) override;
+  std::optional<u64> physical(u64 linear) const override;
 
   soft::Cpu& cpu() { return *cpu_; }
 
@@ -58,6 +61,7 @@ class SoftVcpu final : public Vcpu {
   std::unique_ptr<soft::BlockCache> blocks_;
   std::atomic<u32> own_flag_{0};
   LastEvent last_event_;
+  DebugControl debug_;
   RunResult result_ = RunResult::exited;
   u64 steps_left_ = 0;
   bool stepping_ = false;
