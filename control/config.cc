@@ -155,8 +155,7 @@ Config ConfigReader::read(const toml::table& root) {
     if (*memory < (2 << 20) || *memory > (u64{64} << 30) || *memory % (64 << 10) != 0)
       t.fail("memory", fmt::format("found {} bytes; 2M to 64G in steps of 64K are accepted", *memory));
   }
-  if (const auto cpus = t.integer("cpus", 1, 8); cpus && (config_.cpus = static_cast<u32>(*cpus)) > 1)
-    t.fail("cpus", fmt::format("found {}; more than one vCPU is not in this version of Transom yet", *cpus));
+  if (const auto cpus = t.integer("cpus", 1, 8)) config_.cpus = static_cast<u32>(*cpus);
   if (const auto cpu = t.word("cpu", {"auto", "soft", "soft:interp"}, {"kvm", "soft:jit", "soft:check"}))
     config_.cpu = *cpu;
   if (const auto model = t.word("cpu_model", {"base", "v2", "host"})) config_.cpu_model = *model;

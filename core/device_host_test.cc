@@ -19,12 +19,12 @@ class HostTest : public testing::Test {
  protected:
   HostTest() : ram_memory(RAM) {
     page_memory = std::move(*SharedMemory::create("page", sizeof(ServerPage)));
-    domain_memory = std::move(*SharedMemory::create("domain", DomainPage::bytes_for(RAM / PAGE_SIZE)));
+    domain_memory = std::move(*SharedMemory::create("domain", DomainPage::bytes_for(RAM / PAGE_SIZE, 1)));
     domain().vcpu_count = 1;
     environment.page = &page();
     environment.domain = &domain();
     environment.ram = GuestMemory(ram_memory.data(), RAM);
-    environment.code = domain().code_pages(RAM / PAGE_SIZE);
+    environment.code = domain().code_pages(RAM / PAGE_SIZE, 1);
     environment.clock = DomainClock(&domain().clock);
     environment.log = [this](u32, const std::string&, const char* text) { logs.emplace_back(text); };
     environment.kick_services = [this] { ++kicks; };
@@ -152,7 +152,7 @@ TEST_F(HostTest, HostileRunsEndWithoutTouchingAnything) {
 
 TEST_F(HostTest, ARunOverDecodedCodeTellsTheProcessor) {
   const u32 d = mmio_test();
-  environment.code.mark(1);
+  VcpuCodePages(environment.code, 0).mark(1);
   host->read_run(d, PIO, 0, {1, 4, 0x2000, false});
   EXPECT_EQ(domain().vcpus[0].exit_flag, 0u);
   host->read_run(d, PIO, 0, {1, 4, 0x1000, false});
@@ -255,9 +255,9 @@ TEST_F(HostTest, DmaReachesRamOnlyAndTellsTheProcessorOfCode) {
   ram_memory[0x5000] = 0x5a;
   EXPECT_EQ(copy(0x5000, 0x6000, 16), 0u);
   EXPECT_EQ(ram_memory[0x6000], 0x5a);
-  environment.code.mark(7);
+  VcpuCodePages(environment.code, 0).mark(7);
   EXPECT_EQ(copy(0x5000, 0x7000, 16), 0u);
-  EXPECT_TRUE(environment.code.pending());
+  EXPECT_TRUE(VcpuCodePages(environment.code, 0).pending());
   EXPECT_EQ(copy(0x5000, RAM - 8, 16), 1u) << "over the end of RAM";
   EXPECT_EQ(copy(0xfee0'0000, 0x6000, 16), 1u) << "registers are no memory";
   EXPECT_EQ(copy(~u64{0} - 7, 0x6000, 16), 1u);

@@ -22,7 +22,7 @@ Result<DomainMemory> DomainMemory::attach(const DomainPlan& plan, DomainDescript
   m.servers_.resize(m.fds_.servers.size());
   std::vector<Part> parts{
       {&m.ram_, &m.fds_.ram, plan.memory},
-      {&m.domain_, &m.fds_.domain, DomainPage::bytes_for(GuestMemory(nullptr, plan.memory).page_span())},
+      {&m.domain_, &m.fds_.domain, DomainPage::bytes_for(GuestMemory(nullptr, plan.memory).page_span(), plan.cpus)},
       {&m.hypervisor_page_, &m.fds_.hypervisor_page, sizeof(ServerPage)}};
   for (size_t i = 0; i < m.servers_.size(); ++i)
     parts.push_back({&m.servers_[i], &m.fds_.servers[i], sizeof(ServerPage)});

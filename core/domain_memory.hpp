@@ -17,7 +17,7 @@ class DomainMemory {
 
   GuestMemory ram() const { return GuestMemory(ram_.data(), ram_bytes_); }
   DomainPage& page() const { return *reinterpret_cast<DomainPage*>(domain_.data()); }
-  CodePages code() const { return page().code_pages(ram().page_span()); }
+  CodePages code() const { return page().code_pages(ram().page_span(), vcpu_count()); }
   DomainClock clock() const { return DomainClock(&page().clock); }
   u32 vcpu_count() const { return static_cast<u32>(fds_.vcpu_events.size()); }
   u32 server_count() const { return static_cast<u32>(servers_.size()); }

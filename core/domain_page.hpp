@@ -67,17 +67,18 @@ struct DomainPage {
   std::atomic<u64> next_request_id;
   VcpuShared vcpus[MAX_VCPUS];
 
-  static constexpr u64 bytes_for(u64 ram_pages) {
-    return ((sizeof(DomainPage) + 4095) & ~u64{4095}) + CodePages::bytes_for(ram_pages);
+  static constexpr u64 bytes_for(u64 ram_pages, u32 cpus) {
+    return ((sizeof(DomainPage) + 4095) & ~u64{4095}) + CodePages::bytes_for(ram_pages, cpus);
   }
-  CodePages code_pages(u64 ram_pages) {
-    return CodePages(reinterpret_cast<u8*>(this) + ((sizeof(DomainPage) + 4095) & ~u64{4095}), ram_pages);
+  CodePages code_pages(u64 ram_pages, u32 cpus) {
+    return CodePages(reinterpret_cast<u8*>(this) + ((sizeof(DomainPage) + 4095) & ~u64{4095}), ram_pages, cpus);
   }
   // Somebody other than the vCPUs wrote guest RAM. After the data landed, before any visible completion.
-  void memory_written(CodePages& code, u64 gpa, u64 length) {
-    if (!code.wrote(gpa, length)) return;
-    for (u32 v = 0; v < vcpu_count && v < MAX_VCPUS; ++v)
-      vcpus[v].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
+  void memory_written(CodePages& code, u64 gpa, u64 length) { look(code.wrote(gpa, length)); }
+  // These vCPUs (one bit each) are to look around before they go on.
+  void look(u32 mask) {
+    for (; mask != 0; mask &= mask - 1)
+      vcpus[__builtin_ctz(mask) % MAX_VCPUS].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
   }
 };
 

@@ -325,7 +325,7 @@ Result<DomainDescriptors> create_descriptors(const DomainPlan& plan) {
     return fd;
   };
   d.ram = make("ram", plan.memory);
-  d.domain = make("domain", DomainPage::bytes_for(GuestMemory(nullptr, plan.memory).page_span()));
+  d.domain = make("domain", DomainPage::bytes_for(GuestMemory(nullptr, plan.memory).page_span(), plan.cpus));
   d.hypervisor_page = make("hypervisor", sizeof(ServerPage));
   d.device_thread_event = event();
   for (const ServerPlan& server : plan.servers) {

@@ -189,28 +189,30 @@ TEST(CodePages, EveryWriteToAMarkedPageIsHarvestedOnceAndOthersNever) {
   constexpr u64 PAGES = 10'000;
   std::vector<u64> memory(CodePages::bytes_for(PAGES) / 8 + 1);
   CodePages code(memory.data(), PAGES);
-  code.mark(0);
-  code.mark(4097);
-  code.mark(PAGES - 1);
+  VcpuCodePages cpu(code, 0);
+  cpu.mark(0);
+  cpu.mark(4097);
+  cpu.mark(PAGES - 1);
   EXPECT_FALSE(code.wrote(1));
-  EXPECT_FALSE(code.pending());
+  EXPECT_FALSE(cpu.pending());
   EXPECT_TRUE(code.wrote(u64{4096} << PAGE_SHIFT, 2 * PAGE_SIZE));
   EXPECT_TRUE(code.wrote(PAGES - 1));
-  EXPECT_TRUE(code.pending());
+  EXPECT_TRUE(cpu.pending());
   std::vector<u64> dropped;
-  code.harvest([&](u64 page) { dropped.push_back(page); });
+  cpu.harvest([&](u64 page) { dropped.push_back(page); });
   EXPECT_EQ(dropped, (std::vector<u64>{4097, PAGES - 1}));
-  EXPECT_FALSE(code.pending());
+  EXPECT_FALSE(cpu.pending());
   dropped.clear();
-  code.harvest([&](u64 page) { dropped.push_back(page); });
+  cpu.harvest([&](u64 page) { dropped.push_back(page); });
   EXPECT_TRUE(dropped.empty());
 }
 
 TEST(CodePages, RangesThatWrapOrLieOutsideTouchNothingAndEnd) {
   std::vector<u64> memory(CodePages::bytes_for(4) / 8 + 1);
   CodePages code(memory.data(), 4);
-  code.mark(0);
-  code.mark(3);
+  VcpuCodePages cpu(code, 0);
+  cpu.mark(0);
+  cpu.mark(3);
   EXPECT_FALSE(code.wrote(~u64{0}, 2));
   EXPECT_FALSE(code.wrote(u64{1} << 40, 1 << 20));
   EXPECT_FALSE(code.wrote(0, 0));
@@ -218,10 +220,44 @@ TEST(CodePages, RangesThatWrapOrLieOutsideTouchNothingAndEnd) {
   EXPECT_TRUE(code.wrote(PAGE_SIZE, ~u64{0} - PAGE_SIZE)); // ends at the last page, at once
 }
 
+TEST(CodePages, AWriteIsQueuedForEveryVcpuThatHasCodeThereAndForNoOther) {
+  std::vector<u64> memory(CodePages::bytes_for(100, 3) / 8 + 1);
+  CodePages code(memory.data(), 100, 3);
+  VcpuCodePages first(code, 0), second(code, 1), third(code, 2);
+  first.mark(70);
+  second.mark(70);
+  EXPECT_EQ(code.wrote(70), 0b011);
+  EXPECT_EQ(third.wrote(70), 0b011);
+  EXPECT_EQ(first.wrote(70), 0b010) << "who stores drops its own code itself";
+  EXPECT_FALSE(third.pending());
+  for (VcpuCodePages* cpu : {&first, &second}) {
+    std::vector<u64> dropped;
+    cpu->harvest([&](u64 page) { dropped.push_back(page); });
+    EXPECT_EQ(dropped, std::vector<u64>{70});
+  }
+  first.unmark(70);
+  EXPECT_TRUE(third.marked_by_others(70));
+  EXPECT_FALSE(second.marked_by_others(70));
+  EXPECT_EQ(code.wrote(70), 0b010);
+}
+
+TEST(CodePages, TheFirstMarkOfAPageIsNewsToThoseWhoMayBeWritingThere) {
+  std::vector<u64> memory(CodePages::bytes_for(100, 2) / 8 + 1);
+  CodePages code(memory.data(), 100, 2);
+  VcpuCodePages first(code, 0), second(code, 1);
+  first.mark(3);
+  EXPECT_TRUE(second.take_news());
+  EXPECT_FALSE(second.take_news()) << "once";
+  EXPECT_FALSE(first.take_news());
+  second.mark(3);
+  EXPECT_FALSE(first.take_news()) << "it has code there itself, so its stores look already";
+}
+
 // The promise: a decoder that read the old bytes after its mark finds the page in a later harvest.
 TEST(CodePages, ADecoderNeverKeepsBytesThatAWriterReplaced) {
   std::vector<u64> memory(CodePages::bytes_for(64) / 8 + 1);
   CodePages code(memory.data(), 64);
+  VcpuCodePages cpu(code, 0);
   std::atomic<u32> content{0}, written{0};
   constexpr u32 ROUNDS = 30'000;
   std::thread writer([&] {
@@ -235,12 +271,12 @@ TEST(CodePages, ADecoderNeverKeepsBytesThatAWriterReplaced) {
   bool have = false;
   while (decoded != ROUNDS) {
     const u32 visible = written.load(std::memory_order_acquire);
-    if (code.pending()) code.harvest([&](u64 page) { have = have && page != 5; });
+    if (cpu.pending()) cpu.harvest([&](u64 page) { have = have && page != 5; });
     if (have) {
       ASSERT_GE(decoded, visible) << "stale code after a visible completion";
     }
     if (!have) {
-      code.mark(5);
+      cpu.mark(5);
       decoded = content.load(std::memory_order_relaxed);
       have = true;
     }

@@ -168,11 +168,12 @@ TEST_P(BlockTest, SegmentsOfAllKindsAreGatheredInOrder) {
 TEST_P(BlockTest, ReadsOverDecodedCodeTellTheProcessorBeforeTheyComplete) {
   open();
   CodePages code = memory->code();
-  code.mark(1);
+  VcpuCodePages cpu(code, 0);
+  cpu.mark(1);
   EXPECT_EQ(request(VDEV_BLOCK_WRITE, 0, 512, 0x1000), VDEV_OK);
-  EXPECT_FALSE(code.pending()) << "a write only reads memory";
+  EXPECT_FALSE(cpu.pending()) << "a write only reads memory";
   EXPECT_EQ(request(VDEV_BLOCK_READ, 0, 512, 0x1000), VDEV_OK);
-  EXPECT_TRUE(code.pending());
+  EXPECT_TRUE(cpu.pending());
   EXPECT_EQ(memory->page().vcpus[0].exit_flag, EXIT_LOOK);
 }
 

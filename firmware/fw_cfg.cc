@@ -16,7 +16,7 @@ u32 swap32(u32 value) { return __builtin_bswap32(value); }
 
 } // namespace
 
-FwCfg::FwCfg(GuestMemory ram, CodePages* code, std::function<void()> code_written)
+FwCfg::FwCfg(GuestMemory ram, CodePages* code, std::function<void(u8)> code_written)
     : ram_(ram), code_(code), code_written_(std::move(code_written)) {
   const std::string_view signature = "QEMU";
   set(KEY_SIGNATURE, Bytes(signature.begin(), signature.end()));
@@ -159,7 +159,8 @@ bool FwCfg::dma_transfer(u32 control, u32 length, u64 gpa) {
 }
 
 void FwCfg::dma_landed(u64 gpa, u64 length) {
-  if (code_ != nullptr && code_->wrote(gpa, length) && code_written_) code_written_();
+  if (code_ == nullptr) return;
+  if (const u8 vcpus = code_->wrote(gpa, length); vcpus != 0 && code_written_) code_written_(vcpus);
 }
 
 } // namespace transom::firmware

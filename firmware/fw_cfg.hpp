@@ -42,7 +42,7 @@ class FwCfg {
   };
 
   // `code` may be null where no decoded code exists; `code_written` runs when a vCPU has to drop some.
-  explicit FwCfg(GuestMemory ram = {}, CodePages* code = nullptr, std::function<void()> code_written = {});
+  explicit FwCfg(GuestMemory ram = {}, CodePages* code = nullptr, std::function<void(u8 vcpus)> code_written = {});
 
   // Registering. A second set of the same key or name replaces the bytes.
   void set(u16 key, Bytes bytes);
@@ -84,7 +84,7 @@ class FwCfg {
 
   GuestMemory ram_;
   CodePages* code_;
-  std::function<void()> code_written_;
+  std::function<void(u8)> code_written_;
   std::map<u16, Item> items_;
   std::vector<File> files_;
   State state_;

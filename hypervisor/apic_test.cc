@@ -18,7 +18,8 @@ class LapicTest : public testing::Test {
       : apic(3, true,
              {[this] { return now; },
               [this](const InterruptMessage& m, u32 shorthand) { sent.emplace_back(m, shorthand); },
-              [this](u8 vector) { eois.push_back(vector); }, [] {}, [this] { ++nmis; }}) {
+              [this](u8 vector) { eois.push_back(vector); }, [] {}, [this] { ++nmis; }, [this] { ++inits; },
+              [this](u8 vector) { start_ups.push_back(vector); }}) {
     apic.write(SVR, 0x1ff);
   }
   void fixed(u8 vector, bool level = false) { apic.deliver({vector, DeliveryMode::fixed, level, false, 3}); }
@@ -34,7 +35,8 @@ class LapicTest : public testing::Test {
   u64 now = 1'000'000;
   std::vector<std::pair<InterruptMessage, u32>> sent;
   std::vector<u8> eois;
-  int nmis = 0;
+  int nmis = 0, inits = 0;
+  std::vector<u8> start_ups;
   Lapic apic;
 };
 
@@ -55,6 +57,32 @@ TEST_F(LapicTest, TheHighestVectorOfTheHighestClassComesFirst) { // [10.8.3]
   EXPECT_TRUE(bit(ISR, 0x60));
   apic.write(EOI, 0);
   EXPECT_EQ(apic.acknowledge(), 0x35);
+}
+
+TEST_F(LapicTest, InitAndStartUpReachTheCoreEvenWhenSoftwareDisabledTheApic) { // [10.4.7.2]
+  apic.write(SVR, 0xff);
+  apic.deliver({0, DeliveryMode::init, false, false, 3});
+  apic.deliver({0x9a, DeliveryMode::startup, false, false, 3});
+  fixed(0x40);
+  EXPECT_EQ(inits, 1);
+  EXPECT_EQ(start_ups, std::vector<u8>{0x9a});
+  EXPECT_FALSE(bit(IRR, 0x40)) << "unlike a fixed interrupt";
+}
+
+TEST_F(LapicTest, InitLeavesIdBaseAndEnableAndResetsTheRest) { // [10.4.7.3]
+  apic.write(0x20, 0x0500'0000);
+  ASSERT_TRUE(apic.set_base(0xfee1'0900));
+  apic.write(SVR, 0x1ff);
+  apic.write(TPR, 0x20);
+  apic.write(LVT_TIMER, 0x40);
+  fixed(0x60);
+  apic.init();
+  EXPECT_EQ(apic.read(0x20), 0x0500'0000u);
+  EXPECT_EQ(apic.base(), 0xfee1'0900u);
+  EXPECT_EQ(apic.read(SVR), 0xffu);
+  EXPECT_EQ(apic.read(TPR), 0u);
+  EXPECT_EQ(apic.read(LVT_TIMER), 0x10000u);
+  EXPECT_FALSE(bit(IRR, 0x60));
 }
 
 TEST_F(LapicTest, TaskPriorityMasksItsClassAndBelow) { // [10.8.3.1]

@@ -17,7 +17,7 @@ constexpr u32 MAX_ROUNDS = 1000;
 constexpr size_t PIC_QUEUE = 4096;
 } // namespace
 
-Board::Board(const DomainMemory& memory, const DomainPlan& plan)
+Board::Board(const DomainMemory& memory, const DomainPlan& plan, Turns* turns)
     : memory_(memory),
       plan_(plan),
       page_(memory.page()),
@@ -35,14 +35,16 @@ Board::Board(const DomainMemory& memory, const DomainPlan& plan)
   irqs_.resize(1 + memory.server_count());
   local_effects_ = std::make_unique<EffectReader>(page_of(SERVER_HYPERVISOR));
   for (u32 s = 0; s < memory.server_count(); ++s)
-    links_.push_back(std::make_unique<ServerLink>(memory, s, plan.servers[s].wake));
+    links_.push_back(std::make_unique<ServerLink>(memory, s, plan.servers[s].wake, turns));
   for (u32 v = 0; v < plan.cpus; ++v)
     lapics_.push_back(std::make_unique<Lapic>(
         static_cast<u8>(v), v == 0,
         Lapic::Wiring{[this] { return memory_.clock().now(); },
                       [this, v](const InterruptMessage& m, u32 shorthand) { send_ipi(v, m, shorthand); },
                       [this](u8 vector) { ioapic_.end_of_interrupt(vector); }, [this] { interrupts_changed_ = true; },
-                      [this, v] { vcpus_[v].nmi.store(interrupts_changed_ = true); }}));
+                      [this, v] { vcpus_[v].nmi.store(interrupts_changed_ = true); }, [this, v] { deliver_init(v); },
+                      [this, v](u8 vector) { deliver_start_up(v, vector); }}));
+  for (u32 v = 1; v < plan.cpus; ++v) vcpus_[v].waits_for_startup = true;
 }
 
 // ---------------------------------------------------------------------------------------------------- devices
@@ -246,11 +248,17 @@ void Board::apply_wire(Origin origin, u32 wire, u64 value) {
 }
 
 void Board::request(u32 bits) {
-  requests_.fetch_or(bits);
+  requests_.fetch_or(bits & REQUEST_RESET);
   for (u32 v = 0; v < plan_.cpus; ++v) {
-    page_.vcpus[v].exit_flag.fetch_or(EXIT_LEAVE, std::memory_order_seq_cst);
-    memory_.vcpu_event(v).notify();
+    vcpus_[v].requests.fetch_or(bits & REQUEST_MAP_CHANGED);
+    kick(v, EXIT_LEAVE);
   }
+}
+
+void Board::kick(u32 vcpu, u32 bits) {
+  page_.vcpus[vcpu].exit_flag.fetch_or(bits, std::memory_order_seq_cst);
+  memory_.vcpu_event(vcpu).notify();
+  if (kick_) kick_(vcpu);
 }
 
 void Board::stop(StopReason reason, u32 value) {
@@ -329,6 +337,33 @@ void Board::send_ipi(u32 from, const InterruptMessage& message, u32 shorthand) {
   }
 }
 
+// --- INIT and start-up [SDM 3A 8.4]
+
+void Board::deliver_init(u32 vcpu) {
+  vcpus_[vcpu].events = {true, -1};
+  vcpus_[vcpu].waits_for_startup = vcpu != 0; // the bootstrap processor begins at the reset vector
+  vcpus_[vcpu].start.store(true, std::memory_order_release);
+  kick(vcpu, EXIT_LEAVE);
+}
+
+void Board::deliver_start_up(u32 vcpu, u8 vector) {
+  if (!vcpus_[vcpu].waits_for_startup) return;
+  vcpus_[vcpu].waits_for_startup = false;
+  vcpus_[vcpu].events.vector = vector;
+  vcpus_[vcpu].start.store(true, std::memory_order_release);
+  kick(vcpu, EXIT_LEAVE);
+}
+
+StartEvents Board::take_start(u32 vcpu) {
+  vcpus_[vcpu].start.store(false, std::memory_order_release);
+  const StartEvents events = std::exchange(vcpus_[vcpu].events, {});
+  if (events.init) {
+    lapics_[vcpu]->init();
+    settle();
+  }
+  return events;
+}
+
 void Board::refresh_interrupts() {
   const bool intr = lines_[LINE_INTR] != 0;
   ioapic_.retry();
@@ -336,10 +371,7 @@ void Board::refresh_interrupts() {
   for (u32 v = 0; v < lapics_.size(); ++v) {
     const bool pending = lapics_[v]->pending_vector() >= 0 || (v == 0 && intr && lapics_[0]->accepts_pic());
     const bool before = vcpus_[v].interrupt.exchange(pending, std::memory_order_acq_rel);
-    if ((pending && !before) || vcpus_[v].nmi.load(std::memory_order_relaxed)) {
-      page_.vcpus[v].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
-      memory_.vcpu_event(v).notify();
-    }
+    if ((pending && !before) || vcpus_[v].nmi.load(std::memory_order_relaxed)) kick(v, EXIT_LOOK);
   }
 }
 
@@ -369,7 +401,10 @@ int Board::acknowledge(u32 vcpu, Lock& held) {
 
 void Board::refresh_deadline() {
   u64 earliest = local_ ? local_->next_deadline() : ~u64{0};
-  for (const auto& lapic : lapics_) earliest = std::min(earliest, lapic->deadline());
+  for (u32 v = 0; v < lapics_.size(); ++v) {
+    vcpus_[v].deadline.store(lapics_[v]->deadline(), std::memory_order_release);
+    earliest = std::min(earliest, lapics_[v]->deadline());
+  }
   if (next_deadline_.exchange(earliest, std::memory_order_acq_rel) > earliest) memory_.device_thread_event().notify();
 }
 
@@ -389,7 +424,14 @@ void Board::reset() {
   pci_.reset();
   a20_sources_.fill(0);
   a20_.store(true);
-  for (auto& wires : vcpus_) wires.nmi.store(false);
+  for (u32 v = 0; v < vcpus_.size(); ++v) {
+    vcpus_[v].nmi.store(false);
+    vcpus_[v].requests.store(0);
+    vcpus_[v].events = {};
+    vcpus_[v].start.store(false);
+    vcpus_[v].waits_for_startup = v != 0;
+  }
+  requests_.store(0);
   interrupts_changed_ = true;
   settle();
 }

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -20,19 +21,32 @@
 #include "hypervisor/pci_host.hpp"
 #include "hypervisor/router.hpp"
 #include "hypervisor/server_link.hpp"
+#include "hypervisor/turns.hpp"
 
 namespace transom {
 
 // What the board asks of whoever runs the processors; served at the next instruction boundary of a vCPU.
-enum Request : u32 { REQUEST_RESET = 1, REQUEST_MAP_CHANGED = 2 };
+enum Request : u32 {
+  REQUEST_RESET = 1,       // of one vCPU, for all
+  REQUEST_MAP_CHANGED = 2, // of each
+};
+
+// INIT and start-up IPIs that a vCPU has to act on, in this order.
+struct StartEvents {
+  bool init = false;
+  int vector = -1; // of the start-up IPI
+};
 
 class Board {
  public:
-  Board(const DomainMemory& memory, const DomainPlan& plan);
+  // `turns`: of the vCPUs, null if they run at once.
+  Board(const DomainMemory& memory, const DomainPlan& plan, Turns* turns = nullptr);
 
   using Lock = std::unique_lock<std::mutex>;
   [[nodiscard]] Lock lock() { return Lock(mutex_); }
 
+  // Before the guest runs. After a vCPU's exit flag was raised; any thread, board lock perhaps held.
+  void on_kick(std::function<void(u32 vcpu)> kick) { kick_ = std::move(kick); }
   // Before the guest runs: creates the devices placed here, then takes in the sheets of all servers.
   Result<void> create_local_devices(std::function<void(u32, const std::string&, const char*)> log);
   Result<void> take_in_sheets();
@@ -45,10 +59,16 @@ class Board {
   u32 server_count() const { return static_cast<u32>(links_.size()); }
   bool interrupt_pending(u32 vcpu) const { return vcpus_[vcpu].interrupt.load(std::memory_order_acquire); }
   bool take_nmi(u32 vcpu) { return vcpus_[vcpu].nmi.exchange(false); }
-  u32 take_requests() { return requests_.exchange(0); }
+  u32 take_requests(u32 vcpu) { return vcpus_[vcpu].requests.exchange(0) | requests_.exchange(0); }
+  bool start_pending(u32 vcpu) const { return vcpus_[vcpu].start.load(std::memory_order_acquire); }
+  void kick(u32 vcpu, u32 bits); // raises its exit flag
   u64 a20_mask() const { return a20_.load(std::memory_order_acquire) ? ~u64{0} : ~(u64{1} << 20); }
   // The earliest deadline of anything in this process, domain clock.
   u64 next_deadline() const { return next_deadline_.load(std::memory_order_acquire); }
+  // What a halted vCPU's thread looks after: the first one everything, the others their local APIC.
+  u64 next_deadline(u32 vcpu) const {
+    return vcpu == 0 ? next_deadline() : vcpus_[vcpu].deadline.load(std::memory_order_acquire);
+  }
 
   // --- lock held
   PciHost& pci() { return pci_; }
@@ -63,6 +83,7 @@ class Board {
   void expire(); // timers of this process that are due
   // Vector for the core, or -1. With the PIC elsewhere it lets go of the lock while INTA is under way.
   int acknowledge(u32 vcpu, Lock& held);
+  StartEvents take_start(u32 vcpu);
   void set_line_source(u32 line, u32 source, bool level);
   void request(u32 bits);
   // Interrupt inputs of a PIC in a server wait for room in its posted ring: settle() again soon.
@@ -83,6 +104,11 @@ class Board {
   struct VcpuWires {
     std::atomic<bool> interrupt{false};
     std::atomic<bool> nmi{false};
+    std::atomic<bool> start{false}; // `events` has something
+    std::atomic<u32> requests{0};
+    std::atomic<u64> deadline{~u64{0}}; // of its local APIC
+    StartEvents events;
+    bool waits_for_startup = false; // from INIT to the start-up IPI; others are dropped [SDM 3A 8.4.2]
   };
 
   u32 host_index(u32 server) const { return server == SERVER_HYPERVISOR ? 0 : server + 1; }
@@ -100,6 +126,8 @@ class Board {
   void refresh_interrupts();
   void refresh_deadline();
   bool send_interrupt(const InterruptMessage& message);
+  void deliver_init(u32 vcpu);
+  void deliver_start_up(u32 vcpu, u8 vector);
   void send_ipi(u32 from, const InterruptMessage& message, u32 shorthand);
 
   const DomainMemory& memory_;
@@ -136,6 +164,7 @@ class Board {
   std::atomic<bool> a20_{true};
   std::array<VcpuWires, MAX_VCPUS> vcpus_;
   std::atomic<u32> requests_{0};
+  std::function<void(u32)> kick_;
   std::atomic<u64> next_deadline_{~u64{0}};
 };
 

@@ -295,19 +295,19 @@ TEST_F(BoardTest, WiresDoWhatTheySay) {
   EXPECT_NE(board->a20_mask() & BIT, 0u);
   wire(0, VDEV_WIRE_A20, 0);
   EXPECT_EQ(board->a20_mask() & BIT, 0u);
-  EXPECT_EQ(board->take_requests(), REQUEST_MAP_CHANGED);
+  EXPECT_EQ(board->take_requests(0), REQUEST_MAP_CHANGED);
   wire(1, VDEV_WIRE_A20, 1);
   EXPECT_NE(board->a20_mask() & BIT, 0u) << "the sources are ORed";
   wire(1, VDEV_WIRE_A20, 0);
   EXPECT_EQ(board->a20_mask() & BIT, 0u);
-  board->take_requests();
+  board->take_requests(0);
   wire(0, VDEV_WIRE_NMI, 0);
   EXPECT_FALSE(board->take_nmi(0));
   wire(0, VDEV_WIRE_NMI, 1);
   EXPECT_TRUE(board->take_nmi(0));
   EXPECT_FALSE(board->take_nmi(0)) << "once";
   wire(0, VDEV_WIRE_RESET, VDEV_RESET_SYSTEM);
-  EXPECT_EQ(board->take_requests(), REQUEST_RESET);
+  EXPECT_EQ(board->take_requests(0), REQUEST_RESET);
   wire(0, VDEV_WIRE_POWER, 1);
   EXPECT_NE(memory->page().state, DomainState::stopped);
   wire(0, VDEV_WIRE_EXIT, 42);
@@ -323,7 +323,7 @@ TEST_F(BoardTest, ShadowAndRegionEffectsMoveTheMap) {
   commit({{EffectKind::shadow, 0, 3, 0xe0000, 0x4000, 0}, {EffectKind::map_region, 0, 0, 0x900, 1, 0}});
   settle();
   EXPECT_NE(board->memory_map().page(0xe0000).read, nullptr);
-  EXPECT_EQ(board->take_requests(), REQUEST_MAP_CHANGED);
+  EXPECT_EQ(board->take_requests(0), REQUEST_MAP_CHANGED);
   EXPECT_NE(board->router().port(0x900, 1), nullptr);
   EXPECT_EQ(board->router().port(0x700, 1), nullptr);
 }

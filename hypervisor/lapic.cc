@@ -58,6 +58,15 @@ void Lapic::reset() {
   ext_int_ = false;
 }
 
+void Lapic::init() {
+  const u64 base = base_;
+  const u32 id = id_;
+  reset();
+  base_ = base;
+  id_ = id;
+  wiring_.changed();
+}
+
 // ---------------------------------------------------------------------------------------------------- registers
 
 u32 Lapic::read(u32 offset) {
@@ -220,10 +229,10 @@ void Lapic::deliver(const InterruptMessage& m) {
       assign(tmr_, m.vector, m.level);
       break;
     case DeliveryMode::nmi: wiring_.nmi(); break;
-    case DeliveryMode::ext_int: // a level, which set_lint0() and set_ext_int() follow
-    case DeliveryMode::init:
-    case DeliveryMode::startup:
-    case DeliveryMode::smi: break; // the machine's, or no SMM
+    case DeliveryMode::init: wiring_.init(); break;
+    case DeliveryMode::startup: wiring_.start_up(m.vector); break;
+    case DeliveryMode::ext_int:    // a level, which set_lint0() and set_ext_int() follow
+    case DeliveryMode::smi: break; // no SMM
   }
   wiring_.changed();
 }

@@ -33,11 +33,14 @@ class Lapic {
     std::function<void(u8 vector)> broadcast_eoi;                         // level-triggered: to the IOAPICs
     std::function<void()> changed; // interrupt_pending() or the deadline may have changed
     std::function<void()> nmi;
+    std::function<void()> init; // to the core, which then calls init() here
+    std::function<void(u8 vector)> start_up;
   };
 
   Lapic(u8 id, bool bootstrap, Wiring wiring);
 
   void reset();
+  void init();          // INIT#: as reset(), but the ID, the base and the enable bit stay [10.4.7.3]
   u32 read(u32 offset); // 32-bit registers at multiples of 10h
   void write(u32 offset, u32 value);
 

@@ -9,23 +9,13 @@
 #include "firmware/boot_kernel.hpp"
 #include "firmware/direct_tables.hpp"
 #include "firmware/fw_cfg_pc.hpp"
-#include "hypervisor/vcpu/soft/soft_vcpu.hpp"
+#include "hypervisor/poll_timeout.hpp"
+#include "hypervisor/vcpu/soft/soft_backend.hpp"
 #include "vdev/ext/block.h"
 
 namespace transom {
 
 namespace {
-
-// A halted vCPU looks this long for an interrupt before it sleeps: a completion from Dom0 is often that near.
-constexpr u64 HALT_SPIN_NS = 20'000;
-
-// poll() timeout until `deadline` of the domain clock.
-timespec until(const DomainClock& clock, u64 deadline) {
-  constexpr u64 LONGEST = 1'000'000'000;
-  const u64 now = clock.now();
-  const u64 ns = deadline <= now ? 0 : std::min(deadline - now, LONGEST);
-  return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
-}
 
 VcpuRegisters translate(const firmware::BootState& from) {
   VcpuRegisters to;
@@ -60,13 +50,29 @@ void log_device(u32 level, const std::string& device, const char* text) {
   spdlog::log(severity, "{}: {}", device, text);
 }
 
+std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMemory& memory) {
+  return std::make_unique<SoftBackend>(memory.code(), plan.cpu_model);
+}
+
 } // namespace
 
 Machine::Machine(const DomainPlan& plan, const DomainMemory& memory)
-    : plan_(plan), memory_(memory), board_(memory, plan), code_(memory.code()), fw_cfg_(memory.ram(), &code_, [this] {
-        for (u32 v = 0; v < plan_.cpus; ++v)
-          memory_.page().vcpus[v].exit_flag.fetch_or(EXIT_LOOK, std::memory_order_seq_cst);
-      }) {}
+    : plan_(plan),
+      memory_(memory),
+      backend_(make_backend(plan, memory)),
+      turns_(backend_->takes_turns() && plan.cpus > 1
+                 ? std::make_unique<Turns>([this](u32 v) { board_.kick(v, EXIT_LEAVE); })
+                 : nullptr),
+      board_(memory, plan, turns_.get()),
+      code_(memory.code()),
+      fw_cfg_(memory.ram(), &code_, [this](u8 vcpus) { memory_.page().look(vcpus); }),
+      standstill_(plan.cpus, [this] {
+        for (u32 v = 0; v < plan_.cpus; ++v) board_.kick(v, EXIT_LEAVE);
+      }) {
+  board_.on_kick([this](u32 v) {
+    if (Vcpu* const vcpu = processors_[v].running.load(std::memory_order_acquire)) vcpu->kick();
+  });
+}
 
 Machine::~Machine() = default;
 
@@ -117,13 +123,6 @@ firmware::MachineDescription Machine::describe() const {
   return machine;
 }
 
-Result<void> Machine::power_on() {
-  fw_cfg_.reset();
-  vcpu_->reset();
-  if (!plan_.boot.kernel.empty()) return direct_boot(*platform_, *vcpu_);
-  return {};
-}
-
 // A kernel without firmware: what firmware would have left behind is made here, by the same port writes.
 Result<void> Machine::direct_boot(Platform& platform, Vcpu& vcpu) {
   auto boot = firmware::read_direct_boot(plan_.boot.kernel, plan_.boot.initrd, plan_.boot.cmdline);
@@ -158,117 +157,13 @@ Result<void> Machine::run(int control) {
     if (auto taken = board_.take_in_sheets(); !taken) return taken;
   }
   if (auto filled = firmware::fill_fw_cfg(fw_cfg_, describe()); !filled) return filled;
-  platform_ = std::make_unique<Platform>(0, memory_, board_, fw_cfg_);
-  vcpu_ = std::make_unique<SoftVcpu>(*platform_, code_, plan_.cpu_model, &memory_.page().vcpus[0].exit_flag);
   memory_.clock().start();
-
-  // The first power-on makes port writes, so it already belongs to the vCPU's thread.
-  std::thread vcpu([this] { vcpu_thread(); });
+  for (u32 v = 0; v < plan_.cpus; ++v)
+    processors_[v].platform = std::make_unique<Platform>(v, memory_, board_, fw_cfg_, turns_.get());
+  for (u32 v = 0; v < plan_.cpus; ++v) processors_[v].thread = std::thread([this, v] { vcpu_thread(v); });
   device_thread(control);
-  vcpu.join();
-  publish_counters();
+  for (u32 v = 0; v < plan_.cpus; ++v) processors_[v].thread.join();
   return {};
-}
-
-// ---------------------------------------------------------------------------------------------------- vCPU thread
-
-void Machine::vcpu_thread() {
-  if (auto on = power_on(); !on) return fail(on.error().text);
-  memory_.page().state.store(DomainState::running, std::memory_order_release);
-  while (!stopped()) {
-    switch (vcpu_->run()) {
-      case RunResult::exited:
-      case RunResult::debug: break;
-      case RunResult::halted: wait_halted(); break;
-      case RunResult::shutdown: {
-        const auto held = board_.lock();
-        if (plan_.reboot_exits)
-          board_.stop(StopReason::triple_fault);
-        else
-          board_.request(REQUEST_RESET); // a triple fault pulls RESET# on a PC
-        break;
-      }
-    }
-    serve_requests();
-  }
-  publish_counters();
-}
-
-void Machine::serve_requests() {
-  const u32 requests = board_.take_requests();
-  if ((requests & REQUEST_RESET) != 0 && !stopped()) return system_reset();
-  if ((requests & REQUEST_MAP_CHANGED) != 0) vcpu_->memory_map_changed();
-}
-
-// HLT: until an interrupt, a request or the end. The thread also serves this process's timers, which spares a wake-up
-// of the device thread and one back.
-void Machine::wait_halted() {
-  platform_->count(ExitCause::halt);
-  const EventChannel event = memory_.vcpu_event(0);
-  const auto& flag = memory_.page().vcpus[0].exit_flag;
-  const auto woken = [&] {
-    return flag.load(std::memory_order_seq_cst) != 0 || board_.interrupt_pending(0) || stopped();
-  };
-  publish_counters();
-  while (!EventChannel::spin(woken, HALT_SPIN_NS)) {
-    if (board_.next_deadline() <= memory_.clock().now()) {
-      const auto held = board_.lock();
-      board_.expire();
-      continue;
-    }
-    event.announce_sleep();
-    if (!woken()) {
-      pollfd fd{event.fd(), POLLIN, 0};
-      const timespec timeout = until(memory_.clock(), board_.next_deadline());
-      ::ppoll(&fd, 1, &timeout, nullptr);
-    }
-    event.awake();
-  }
-}
-
-// One order: the vCPU stands (this is its thread) → hosts cancel and drain, then reset their devices → this process's
-// devices → board → start.
-void Machine::system_reset() {
-  if (plan_.reboot_exits) {
-    const auto held = board_.lock();
-    return board_.stop(StopReason::reset);
-  }
-  for (u32 s = 0; s < board_.server_count(); ++s) {
-    board_.link(s).flush_posted();
-    ServerLink::Request reset;
-    reset.type = IoreqType::control;
-    reset.addr = static_cast<u64>(Control::reset);
-    board_.link(s).call(0, reset, memory_.vcpu_event(0));
-  }
-  {
-    const auto held = board_.lock();
-    board_.local().cancel_all();
-  }
-  while (board_.local().requests_in_flight() && !stopped()) std::this_thread::yield();
-  {
-    const auto held = board_.lock();
-    board_.local().deliver_completions(); // all stale: the generation moved on
-    board_.settle();
-    board_.local().reset_all();
-    board_.reset();
-    board_.take_requests();
-  }
-  vcpu_->memory_map_changed();
-  if (auto on = power_on(); !on) fail(on.error().text);
-}
-
-void Machine::publish_counters() {
-  const auto& from = static_cast<SoftVcpu&>(*vcpu_).counters();
-  VcpuShared& to = memory_.page().vcpus[0];
-  const auto copy = [](const std::atomic<u64>& source, std::atomic<u64>& target) {
-    target.store(source.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  };
-  copy(from.instructions, to.instructions);
-  copy(from.exceptions, to.exceptions);
-  copy(from.interrupts, to.interrupts);
-  copy(from.tlb_misses, to.tlb_misses);
-  copy(from.blocks_decoded, to.blocks_decoded);
-  copy(from.blocks_invalidated, to.blocks_invalidated);
 }
 
 // ---------------------------------------------------------------------------------------------------- device thread
@@ -294,11 +189,10 @@ void Machine::device_thread(int control) {
     event.announce_sleep();
     pollfd fds[2] = {{event.fd(), POLLIN, 0}, {control, POLLIN, 0}};
     if (!work()) {
-      const timespec timeout = until(memory_.clock(), board_.next_deadline());
+      const timespec timeout = poll_timeout(memory_.clock(), board_.next_deadline());
       ::ppoll(fds, control < 0 ? 1 : 2, &timeout, nullptr);
     }
     event.awake();
-    if (vcpu_) publish_counters();
     if (control >= 0 && (fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
       const auto held = board_.lock();
       board_.stop(StopReason::killed);

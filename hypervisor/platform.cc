@@ -14,12 +14,13 @@ constexpr u64 ones(u32 width) { return width >= 8 ? ~u64{0} : (u64{1} << (width 
 bool is_pci_port(u16 port) { return (port & ~7u) == 0xcf8; }
 } // namespace
 
-Platform::Platform(u32 vcpu, const DomainMemory& memory, Board& board, firmware::FwCfg& fw_cfg)
+Platform::Platform(u32 vcpu, const DomainMemory& memory, Board& board, firmware::FwCfg& fw_cfg, Turns* turns)
     : vcpu_(vcpu),
       memory_(memory),
       clock_(memory.clock()),
       board_(board),
       fw_cfg_(fw_cfg),
+      turns_(turns),
       shared_(memory.page().vcpus[vcpu]),
       event_(memory.vcpu_event(vcpu)) {}
 
@@ -106,20 +107,30 @@ bool Platform::post(const Claim& claim, u64 offset, u32 width, u64 value) {
 
 // ---------------------------------------------------------------------------------------------------- ports
 
+u32 Platform::fw_cfg_read(u16 port, u32 width) {
+  const auto held = board_.lock();
+  return fw_cfg_.read(port, width);
+}
+
+void Platform::fw_cfg_write(u16 port, u32 width, u32 value) {
+  const auto held = board_.lock();
+  fw_cfg_.write(port, width, value);
+}
+
 u32 Platform::byte_read(u16 port) {
   const Claim* claim = board_.router().port(port, 1);
   if (claim == nullptr) {
     count(ExitCause::unclaimed_read);
     return 0xff;
   }
-  if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_.read(port, 1);
+  if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_read(port, 1);
   return static_cast<u32>(device_read(*claim, IoreqType::pio, port, 1));
 }
 
 void Platform::byte_write(u16 port, u8 value) {
   const Claim* claim = board_.router().port(port, 1);
   if (claim == nullptr) return count(ExitCause::unclaimed_write);
-  if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_.write(port, 1, value);
+  if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_write(port, 1, value);
   device_write(*claim, IoreqType::pio, port, 1, value);
 }
 
@@ -127,7 +138,7 @@ u32 Platform::pio_read(u16 port, u32 width) {
   count(ExitCause::pio_read);
   if (is_pci_port(port)) return pci_read(port, width);
   if (const Claim* claim = board_.router().port(port, width)) {
-    if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_.read(port, width);
+    if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_read(port, width);
     return static_cast<u32>(device_read(*claim, IoreqType::pio, port, width));
   }
   u32 value = 0; // over the border of a region: byte by byte, as an ISA bus would
@@ -139,7 +150,7 @@ void Platform::pio_write(u16 port, u32 width, u32 value) {
   count(ExitCause::pio_write);
   if (is_pci_port(port)) return pci_write(port, width, value);
   if (const Claim* claim = board_.router().port(port, width)) {
-    if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_.write(port, width, value);
+    if (claim->owner == Claim::Owner::fw_cfg) return fw_cfg_write(port, width, value);
     return device_write(*claim, IoreqType::pio, port, width, value);
   }
   for (u32 i = 0; i < width; ++i) byte_write(static_cast<u16>(port + i), static_cast<u8>(value >> (8 * i)));

@@ -10,7 +10,7 @@ namespace transom {
 
 class Platform final : public VcpuPlatform {
  public:
-  Platform(u32 vcpu, const DomainMemory& memory, Board& board, firmware::FwCfg& fw_cfg);
+  Platform(u32 vcpu, const DomainMemory& memory, Board& board, firmware::FwCfg& fw_cfg, Turns* turns = nullptr);
 
   u32 pio_read(u16 port, u32 width) override;
   void pio_write(u16 port, u32 width, u32 value) override;
@@ -33,6 +33,12 @@ class Platform final : public VcpuPlatform {
   u64 hypercall(u64 number, const u64 (&args)[6], bool long_mode) override;
   u64 a20_mask() override { return board_.a20_mask(); }
 
+  u8 apic_id() override { return static_cast<u8>(vcpu_); }
+  void pause() override {
+    if (turns_ != nullptr && turns_->wanted()) shared_.exit_flag.fetch_or(EXIT_LEAVE, std::memory_order_relaxed);
+  }
+  void code_written(u32 mask) override { memory_.page().look(mask); }
+
   void count(ExitCause cause) {
     auto& counter = shared_.exits[static_cast<u32>(cause)];
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); // this thread only
@@ -44,6 +50,8 @@ class Platform final : public VcpuPlatform {
   bool post(const Claim& claim, u64 offset, u32 width, u64 value);
   Board::Lock lock_for(u16 local_device);
   void device_run(const Claim& claim, const PioRun& run);
+  u32 fw_cfg_read(u16 port, u32 width);
+  void fw_cfg_write(u16 port, u32 width, u32 value);
   u32 byte_read(u16 port);
   void byte_write(u16 port, u8 value);
   u32 pci_read(u16 port, u32 width);
@@ -59,6 +67,7 @@ class Platform final : public VcpuPlatform {
   DomainClock clock_;
   Board& board_;
   firmware::FwCfg& fw_cfg_;
+  Turns* turns_;
   VcpuShared& shared_;
   EventChannel event_;
   u64 tsc_offset_ = 0;

@@ -9,13 +9,16 @@ namespace {
 // needs a cross-CPU wake (tens of microseconds), and going to sleep here as well would double that.
 constexpr u64 ADAPTIVE_SPIN_NS = 100'000;
 constexpr u64 UNTIL_ANSWERED = 10'000'000'000;
+// And how long it keeps its turn meanwhile: handing over costs two wakes.
+constexpr u64 TURN_SPIN_NS = 10'000;
 } // namespace
 
-ServerLink::ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake)
+ServerLink::ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake, Turns* turns)
     : page_(memory.server(index)),
       domain_(memory.page()),
       doorbell_(memory.doorbell(index)),
       wake_(wake),
+      turns_(turns),
       effects_(page_) {}
 
 u64 ServerLink::spin_ns() const {
@@ -38,7 +41,12 @@ u64 ServerLink::call(u32 slot, const Request& request, const EventChannel& waite
   doorbell_.notify();
 
   const auto answered = [&] { return ioreq.state() == IoreqState::response_ready || domain_stopped(); };
-  waiter.wait(answered, spin_ns());
+  if (turns_ != nullptr && !EventChannel::spin(answered, TURN_SPIN_NS) && turns_->give(slot)) {
+    waiter.wait(answered, spin_ns());
+    turns_->take(slot);
+  } else {
+    waiter.wait(answered, spin_ns());
+  }
   if (ioreq.state() != IoreqState::response_ready) return ~u64{0};
   const u64 answer = ioreq.data;
   ioreq.set_state(IoreqState::none, 0);

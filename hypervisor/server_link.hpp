@@ -6,6 +6,7 @@
 
 #include "core/domain_memory.hpp"
 #include "core/server_page.hpp"
+#include "hypervisor/turns.hpp"
 
 namespace transom {
 
@@ -47,7 +48,7 @@ class EffectReader {
 
 class ServerLink {
  public:
-  ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake);
+  ServerLink(const DomainMemory& memory, u32 index, WakePolicy wake, Turns* turns);
   ServerLink(const ServerLink&) = delete;
   ServerLink& operator=(const ServerLink&) = delete;
 
@@ -61,7 +62,7 @@ class ServerLink {
     u8 flags = 0; // Ioreq::DATA_IS_PTR | READ | BACKWARD
   };
   // A vCPU's thread (slot = vCPU number) or the device thread (CONTROL_SLOT), without the board lock. Blocks until the
-  // server answered; all ones when the domain is being stopped meanwhile.
+  // server answered; all ones when the domain is being stopped meanwhile. A vCPU that has to wait gives up its turn.
   u64 call(u32 slot, const Request& request, const EventChannel& waiter);
 
   // Any thread of the hypervisor. In order with everything posted before. Waits while the ring is full, so the board
@@ -85,6 +86,7 @@ class ServerLink {
   DomainPage& domain_;
   EventChannel doorbell_;
   WakePolicy wake_;
+  Turns* turns_;
   std::mutex post_lock_;
   EffectReader effects_;
 };

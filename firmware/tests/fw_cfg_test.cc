@@ -14,7 +14,7 @@ class FwCfgTest : public ::testing::Test {
  protected:
   FwCfgTest() : host_(RAM, 0xcc), ram_(host_.data(), RAM), map_(CodePages::bytes_for(RAM / PAGE_SIZE)) {
     code_ = CodePages(map_.data(), RAM / PAGE_SIZE);
-    device_ = FwCfg(ram_, &code_, [this] { ++code_kicks_; });
+    device_ = FwCfg(ram_, &code_, [this](u8) { ++code_kicks_; });
     device_.set(0x0005, Bytes{2, 0});
     device_.add_file("etc/numbers", Bytes{10, 11, 12, 13, 14, 15, 16, 17});
     device_.add_file("etc/writable", Bytes(8, 0xee), true);
@@ -224,15 +224,16 @@ TEST_F(FwCfgTest, ARequestThatOverwritesItselfIsRunOnce) {
 TEST_F(FwCfgTest, DmaIntoDecodedCodeDropsIt) {
   const u32 read = 5u << 16 | FwCfg::CONTROL_SELECT | FwCfg::CONTROL_READ;
   EXPECT_EQ(dma(read, 4, BUFFER), 0u);
-  EXPECT_FALSE(code_.pending()) << "no code was there";
+  VcpuCodePages cpu(code_, 0);
+  EXPECT_FALSE(cpu.pending()) << "no code was there";
   EXPECT_EQ(code_kicks_, 0);
-  code_.mark(BUFFER / PAGE_SIZE + 1);
+  cpu.mark(BUFFER / PAGE_SIZE + 1);
   EXPECT_EQ(dma(read, 4, BUFFER + PAGE_SIZE - 2), 0u) << "across the page boundary";
   EXPECT_EQ(code_kicks_, 1);
   std::vector<u64> dropped;
-  code_.harvest([&](u64 page) { dropped.push_back(page); });
+  cpu.harvest([&](u64 page) { dropped.push_back(page); });
   EXPECT_EQ(dropped, (std::vector<u64>{BUFFER / PAGE_SIZE + 1}));
-  code_.mark(REQUEST / PAGE_SIZE);
+  cpu.mark(REQUEST / PAGE_SIZE);
   EXPECT_EQ(dma(FwCfg::CONTROL_SKIP, 0, 0), 0u) << "the control word is a write as well";
   EXPECT_EQ(code_kicks_, 2);
 }

@@ -33,9 +33,9 @@ void BlockCache::Free::operator()(void* p) const {
   munmap(start, *reinterpret_cast<u64*>(start));
 }
 
-BlockCache::BlockCache(CodePages* code_pages)
+BlockCache::BlockCache(const VcpuCodePages& code_pages)
     : code_pages_(code_pages),
-      pages_(code_pages != nullptr ? code_pages->pages() : 0),
+      pages_(code_pages.pages()),
       code_(static_cast<PageCode*>(reserve((pages_ + 1) * sizeof(PageCode)))),
       pool_(static_cast<u8*>(reserve(POOL_BYTES))),
       buckets_(static_cast<Block**>(reserve(BUCKETS * sizeof(Block*)))),
@@ -116,7 +116,7 @@ Block* BlockCache::find(Cpu& cpu) {
 
 void BlockCache::mark(u64 ram_page) {
   if (ram_page >= pages_ || code_[ram_page].blocks != nullptr) return;
-  code_pages_->mark(ram_page);
+  code_pages_.mark(ram_page);
 }
 
 namespace {
@@ -285,14 +285,15 @@ void BlockCache::invalidate(Cpu& cpu, u64 ram_page, unsigned offset, unsigned le
   }
   page.granules = left;
   if (page.blocks == nullptr) {
-    code_pages_->unmark(ram_page);
+    code_pages_.unmark(ram_page);
     restore_writes(cpu, ram_page);
   }
 }
 
 void BlockCache::harvest(Cpu& cpu) {
-  if (code_pages_ == nullptr || !code_pages_->pending()) return;
-  code_pages_->harvest([&](u64 page) {
+  after_exit(cpu);
+  if (!code_pages_.pending()) return;
+  code_pages_.harvest([&](u64 page) {
     if (page < pages_ && code_[page].blocks != nullptr) invalidate(cpu, page, 0, PAGE_SIZE);
   });
 }
@@ -305,7 +306,7 @@ void BlockCache::flush(Cpu& cpu) {
     for (const u64 ram : b->ram)
       if (ram < pages_ && code_[ram].blocks != nullptr) {
         code_[ram] = {};
-        code_pages_->unmark(ram);
+        code_pages_.unmark(ram);
         restore_writes(cpu, ram);
       }
     at += sizeof(Block) + (b->count + 1u) * sizeof(Insn);

@@ -13,6 +13,8 @@ namespace transom::soft {
 
 inline constexpr unsigned BLOCK_INSNS = 64;
 
+void revoke_shared_writes(Cpu& cpu); // paging.hpp
+
 struct PageLink {
   Block* block;
   PageLink* next;
@@ -37,7 +39,7 @@ inline Block* block_of(const Insn* i) { return reinterpret_cast<Block*>(const_ca
 
 class BlockCache {
  public:
-  explicit BlockCache(CodePages* code_pages);
+  explicit BlockCache(const VcpuCodePages& code_pages);
 
   // The block at cpu.rip under the current modes; decodes it if need be. Raises fetch faults.
   Block* find(Cpu& cpu);
@@ -50,14 +52,22 @@ class BlockCache {
     return e.key == key(linear, cpu.mode) ? e.block : nullptr;
   }
 
-  // A store to RAM that may hold code. `offset` within the page; at most a page long.
+  // A store of this vCPU to RAM that may hold code. `offset` within the page; at most a page long.
   void wrote(Cpu& cpu, u64 ram_page, unsigned offset, unsigned length) {
     if (ram_page < pages_ && (code_[ram_page].granules & granules(offset, length)) != 0)
       invalidate(cpu, ram_page, offset, length);
+    if (code_pages_.marked_by_others(ram_page)) cpu.platform->code_written(code_pages_.wrote(ram_page));
   }
-  bool has_code(u64 ram_page) const { return ram_page < pages_ && code_[ram_page].blocks != nullptr; }
+  // Of any vCPU: a store has to come here.
+  bool has_code(u64 ram_page) const {
+    return ram_page < pages_ && (code_[ram_page].blocks != nullptr || code_pages_.marked_by_others(ram_page));
+  }
 
-  void harvest(Cpu& cpu);       // what other processes wrote (CodePages)
+  // The machine may have let another vCPU run meanwhile: before the next store.
+  void after_exit(Cpu& cpu) {
+    if (code_pages_.take_news()) revoke_shared_writes(cpu);
+  }
+  void harvest(Cpu& cpu);       // what others wrote, and where others have code now (CodePages)
   void flush(Cpu& cpu);         // every block; only between instructions
   void request_flush(Cpu& cpu); // at the next lookup; the running block ends after the current instruction
   void leave_block(Cpu& cpu);   // ditto, without flushing anything
@@ -109,7 +119,7 @@ class BlockCache {
   struct Free {
     void operator()(void* p) const;
   };
-  CodePages* code_pages_;
+  VcpuCodePages code_pages_;
   u64 pages_;
   std::unique_ptr<PageCode[], Free> code_;
   std::unique_ptr<u8[], Free> pool_;

@@ -164,7 +164,6 @@ struct Cpu {
 
   // --- surroundings
   VcpuPlatform* platform = nullptr;
-  CodePages* code_pages = nullptr;
   BlockCache* blocks = nullptr;
   const Model* model = nullptr;
   u64 a20_mask = ~u64{0};

@@ -120,5 +120,6 @@ Selection select_control(const Decoded& d); // CLI STI CLD STD HLT
 const Insn* undefined_opcode(Cpu& cpu, const Insn* i);
 const Insn* too_long(Cpu& cpu, const Insn* i);
 const Insn* no_operation(Cpu& cpu, const Insn* i);
+const Insn* spin_hint(Cpu& cpu, const Insn* i); // PAUSE
 
 } // namespace transom::soft

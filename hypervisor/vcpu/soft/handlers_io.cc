@@ -12,6 +12,7 @@ namespace {
 
 // A port access may have changed the memory map (A20, PAM): then the block ends here.
 const Insn* after_port(Cpu& cpu, const Insn* i) {
+  cpu.blocks->after_exit(cpu);
   if (!cpu.leave && !cpu.blocks->flush_pending()) return next(cpu, i);
   const u64 rip = next_rip(cpu);
   retire(cpu, i);
@@ -40,7 +41,9 @@ void one_element(Cpu& cpu, const Insn* i, u16 port) {
   if constexpr (In) {
     const u64 linear = segment_address(cpu, ES, cpu.gpr[RDI] & address_mask(i), sizeof(T), true);
     probe(cpu, linear, sizeof(T), Access::write, user_mode(cpu)); // before the device gives its data away
-    write_linear<T>(cpu, linear, static_cast<T>(cpu.platform->pio_read(port, sizeof(T))));
+    const T value = static_cast<T>(cpu.platform->pio_read(port, sizeof(T)));
+    cpu.blocks->after_exit(cpu);
+    write_linear<T>(cpu, linear, value);
   } else {
     cpu.platform->pio_write(port, sizeof(T), read<T>(cpu, i->segment, cpu.gpr[RSI] & address_mask(i)));
   }
@@ -133,6 +136,11 @@ Handler pick_string(unsigned size, bool is_in, bool rep) {
 }
 
 } // namespace
+
+const Insn* spin_hint(Cpu& cpu, const Insn* i) {
+  cpu.platform->pause();
+  return next(cpu, i);
+}
 
 Selection select_io(const Decoded& d) {
   if (d.lock) return {};

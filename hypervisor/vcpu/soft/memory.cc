@@ -44,15 +44,21 @@ Span span(Cpu& cpu, u64 linear, unsigned width, Access access, bool user) {
 }
 
 u64 device_read(Cpu& cpu, u64 gpa, unsigned width) {
-  if (width == 1 || width == 2 || width == 4 || width == 8) return cpu.platform->mmio_read(gpa, width);
   u64 value = 0;
-  for (unsigned n = 0; n < width; ++n) value |= (cpu.platform->mmio_read(gpa + n, 1) & 0xff) << (8 * n);
+  if (width == 1 || width == 2 || width == 4 || width == 8)
+    value = cpu.platform->mmio_read(gpa, width);
+  else
+    for (unsigned n = 0; n < width; ++n) value |= (cpu.platform->mmio_read(gpa + n, 1) & 0xff) << (8 * n);
+  cpu.blocks->after_exit(cpu);
   return value;
 }
 
 void device_write(Cpu& cpu, u64 gpa, unsigned width, u64 value) {
-  if (width == 1 || width == 2 || width == 4 || width == 8) return cpu.platform->mmio_write(gpa, width, value);
-  for (unsigned n = 0; n < width; ++n) cpu.platform->mmio_write(gpa + n, 1, value >> (8 * n) & 0xff);
+  if (width == 1 || width == 2 || width == 4 || width == 8)
+    cpu.platform->mmio_write(gpa, width, value);
+  else
+    for (unsigned n = 0; n < width; ++n) cpu.platform->mmio_write(gpa + n, 1, value >> (8 * n) & 0xff);
+  cpu.blocks->after_exit(cpu);
 }
 
 // Up to 16 bytes within one page.

@@ -261,7 +261,15 @@ void revoke_writes(Cpu& cpu, u64 ram_page) {
       if (tlb.info[n].valid && tlb.info[n].ram_page == ram_page) tlb.entry[n].write = invalid_tag(n);
 }
 
+// Another vCPU has decoded code where this one stored without a word.
+void revoke_shared_writes(Cpu& cpu) {
+  for (Tlb& tlb : cpu.tlbs)
+    for (u64 n = 0; n < TLB_ENTRIES; ++n)
+      if (tlb.info[n].valid && cpu.blocks->has_code(tlb.info[n].ram_page)) tlb.entry[n].write = invalid_tag(n);
+}
+
 void restore_writes(Cpu& cpu, u64 ram_page) {
+  if (cpu.blocks->has_code(ram_page)) return; // of another vCPU
   for (Tlb& tlb : cpu.tlbs)
     for (u64 n = 0; n < TLB_ENTRIES; ++n) {
       const TlbInfo& info = tlb.info[n];

@@ -25,6 +25,7 @@ TlbInfo& resolve(Cpu& cpu, u64 linear, Access access, bool user);
 
 void reset_tlb(Cpu& cpu);                    // every tag of every table
 void revoke_writes(Cpu& cpu, u64 ram_page);  // the page holds code now: stores to it take the slow path
+void revoke_shared_writes(Cpu& cpu);         // ditto, every page where another vCPU has some
 void restore_writes(Cpu& cpu, u64 ram_page); // it does not any more
 void flush_phys(Cpu& cpu);                   // platform->page() answers changed
 

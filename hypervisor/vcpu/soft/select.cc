@@ -86,7 +86,7 @@ Selection select_group(Decoded& d) {
 
 Selection no_op(const Decoded& d) {
   Selection s;
-  if (!d.lock) s.handler = no_operation;
+  if (!d.lock) s.handler = d.map == MAP_ONE && d.rep ? spin_hint : no_operation;
   s.reads = 0;
   return s;
 }
@@ -185,7 +185,7 @@ Selection select_one(Decoded& d) {
     case 0x95:
     case 0x96:
     case 0x97:
-      if (op == 0x90 && !(d.rex & 1)) return no_op(d); // also PAUSE
+      if (op == 0x90 && !(d.rex & 1)) return no_op(d);
       d.rm = static_cast<u8>((op & 7) | (d.rex & 1) << 3);
       d.reg = RAX;
       return select_xchg_rax(d);

@@ -12,11 +12,11 @@ namespace transom {
 
 using namespace soft;
 
-SoftVcpu::SoftVcpu(VcpuPlatform& platform, CodePages& code_pages, std::string_view model, std::atomic<u32>* exit_flag)
-    : cpu_(std::make_unique<Cpu>()), blocks_(std::make_unique<BlockCache>(&code_pages)) {
+SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, std::string_view model,
+                   std::atomic<u32>* exit_flag, u32 number)
+    : cpu_(std::make_unique<Cpu>()), blocks_(std::make_unique<BlockCache>(VcpuCodePages(code_pages, number))) {
   Cpu& cpu = *cpu_;
   cpu.platform = &platform;
-  cpu.code_pages = &code_pages;
   cpu.blocks = blocks_.get();
   cpu.exit_flag = exit_flag != nullptr ? exit_flag : &own_flag_;
   cpu.model = find_model(model);

@@ -16,10 +16,11 @@ namespace transom {
 
 class SoftVcpu final : public Vcpu {
  public:
-  // `exit_flag` may live in shared memory; null: the vCPU has its own. Both `platform` and `code_pages` outlive it.
-  // `model` is a CPUID model name; an unknown one throws std::invalid_argument.
-  SoftVcpu(VcpuPlatform& platform, CodePages& code_pages, std::string_view model = "base",
-           std::atomic<u32>* exit_flag = nullptr);
+  // `exit_flag` may live in shared memory; null: the vCPU has its own. `platform` and the memory of `code_pages`
+  // outlive it. `model` is a CPUID model name; an unknown one throws std::invalid_argument. `number`: its bit in
+  // `code_pages`.
+  SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, std::string_view model = "base",
+           std::atomic<u32>* exit_flag = nullptr, u32 number = 0);
   ~SoftVcpu() override;
 
   RunResult run() override;

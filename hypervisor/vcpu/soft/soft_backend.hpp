@@ -1,0 +1,26 @@
+// The software CPU as a backend.
+#pragma once
+
+#include <string>
+
+#include "hypervisor/vcpu/backend.hpp"
+#include "hypervisor/vcpu/soft/soft_vcpu.hpp"
+
+namespace transom {
+
+class SoftBackend final : public VcpuBackend {
+ public:
+  SoftBackend(const CodePages& code_pages, std::string model) : code_pages_(code_pages), model_(std::move(model)) {}
+
+  Result<std::unique_ptr<Vcpu>> create(u32 number, VcpuPlatform& platform, std::atomic<u32>& exit_flag) override {
+    return std::make_unique<SoftVcpu>(platform, code_pages_, model_, &exit_flag, number);
+  }
+  // What a vCPU stores is seen by the decoded code of others only once they stand.
+  bool takes_turns() const override { return true; }
+
+ private:
+  CodePages code_pages_;
+  std::string model_;
+};
+
+} // namespace transom
