@@ -34,6 +34,7 @@ class Platform final : public VcpuPlatform {
   u64 a20_mask() override { return board_.a20_mask(); }
 
   u8 apic_id() override { return static_cast<u8>(vcpu_); }
+  u32 processors() override { return memory_.vcpu_count(); }
   void pause() override {
     if (turns_ != nullptr && turns_->wanted()) shared_.exit_flag.fetch_or(EXIT_LEAVE, std::memory_order_relaxed);
   }

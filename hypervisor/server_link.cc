@@ -43,7 +43,7 @@ u64 ServerLink::call(u32 slot, const Request& request, const EventChannel& waite
   const auto answered = [&] { return ioreq.state() == IoreqState::response_ready || domain_stopped(); };
   if (turns_ != nullptr && !EventChannel::spin(answered, TURN_SPIN_NS) && turns_->give(slot)) {
     waiter.wait(answered, spin_ns());
-    turns_->take(slot);
+    turns_->take(slot, true);
   } else {
     waiter.wait(answered, spin_ns());
   }

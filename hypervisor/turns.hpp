@@ -20,13 +20,14 @@ namespace transom {
 
 class Turns {
  public:
-  static constexpr std::chrono::microseconds SLICE{1000};
+  static constexpr std::chrono::microseconds SLICE{1000}, URGENT_SLICE{50};
 
   // `preempt` makes a vCPU leave guest code soon; called by the thread of another one.
   explicit Turns(std::function<void(u32 vcpu)> preempt) : preempt_(std::move(preempt)) {}
 
-  // A vCPU's thread: waits for its turn.
-  void take(u32 vcpu);
+  // A vCPU's thread: waits for its turn. `urgent`: an interrupt waits, so it comes next and need not wait for a whole
+  // slice.
+  void take(u32 vcpu, bool urgent = false);
   // False: it was not this vCPU's turn.
   bool give(u32 vcpu);
   // Any thread: somebody waits.

@@ -48,7 +48,7 @@ Result<void> Machine::power_on(u32 v) {
 }
 
 void Machine::run_guest(u32 v) {
-  if (turns_) turns_->take(v);
+  if (turns_) turns_->take(v, board_.interrupt_pending(v));
   const RunResult result = processors_[v].vcpu->run();
   if (turns_) turns_->give(v);
   switch (result) {

@@ -72,6 +72,7 @@ class VcpuPlatform {
   // What the local APIC adds to CPUID leaf 1: bits of ECX (21 x2APIC, 24 TSC deadline), the initial APIC ID.
   virtual u32 apic_features() { return 0; }
   virtual u8 apic_id() { return 0; }
+  virtual u32 processors() { return 1; } // of the domain; CPUID shows them as the cores of one package
   // CPUID leaves 40000000h–4000FFFFh and MSRs 40000000h–400002FFh (write only), for a hypervisor interface of the
   // platform's own, such as Xen's. False: the CPU's own signature, #GP(0).
   virtual bool hypervisor_cpuid(u32 /*leaf*/, u32 /*subleaf*/, CpuidResult& /*result*/) { return false; }

@@ -2,6 +2,7 @@
 //
 // All models are an AMD family 15 processor: AMD, so that kernels need no page-table isolation; family 15 model 2Fh,
 // because later families make kernels work around retbleed and SRSO and this one needs neither those nor the C1E quirk.
+#include <bit>
 #include <cpuid.h>
 #include <string_view>
 
@@ -59,9 +60,11 @@ CpuidResult text(const char* s) {
 CpuidResult basic(const Cpu& cpu, const Model& m, u32 leaf, u32 subleaf) {
   switch (leaf) {
     case 0: return {MAX_BASIC, 0x6874'7541, 0x444d'4163, 0x6974'6e65}; // AuthenticAMD, in the order EBX EDX ECX
-    case 1:                                                            // one thread, CLFLUSH of 64 bytes
-      return {SIGNATURE, 0x0001'0800 | u32{cpu.platform->apic_id()} << 24,
-              m.ecx | (cpu.platform->apic_features() & bits({21, 24})), m.edx};
+    case 1: {                                                          // CLFLUSH of 64 bytes
+      const u32 cores = cpu.platform->processors();
+      return {SIGNATURE, 0x0000'0800 | cores << 16 | u32{cpu.platform->apic_id()} << 24,
+              m.ecx | (cpu.platform->apic_features() & bits({21, 24})), m.edx | (cores > 1 ? bits({28}) : 0)};
+    }
     case 6:
       return {4, 0, 0, 0}; // the APIC timer never stops
     // ERMS, FSRM: REP MOVSB/STOSB of any length go a page at a time.
@@ -70,10 +73,12 @@ CpuidResult basic(const Cpu& cpu, const Model& m, u32 leaf, u32 subleaf) {
   }
 }
 
-CpuidResult extended(const Model& m, u32 leaf) {
+CpuidResult extended(const Cpu& cpu, const Model& m, u32 leaf) {
+  const u32 cores = cpu.platform->processors();
   switch (leaf) {
     case 0x8000'0000: return {MAX_EXTENDED, 0x6874'7541, 0x444d'4163, 0x6974'6e65};
-    case 0x8000'0001: return {SIGNATURE, 0, m.ext_ecx, m.ext_edx | (m.edx & REPEATED_EDX)};
+    case 0x8000'0001: // CMP_LEGACY: what leaf 1 counts are cores, not threads
+      return {SIGNATURE, 0, m.ext_ecx | (cores > 1 ? bits({1}) : 0), m.ext_edx | (m.edx & REPEATED_EDX)};
     case 0x8000'0002:
     case 0x8000'0003:
     case 0x8000'0004: return text(BRAND + 16 * (leaf - 0x8000'0002));
@@ -82,7 +87,8 @@ CpuidResult extended(const Model& m, u32 leaf) {
     case 0x8000'0006: return {0, 0x4200'4200, 0x0200'8140, 0};
     case 0x8000'0007: return {0, 0, 0, bits({8})}; // the TSC runs at one rate in every state
     case 0x8000'0008:
-      return {PHYSICAL_BITS | 48 << 8, bits({2}), 0, 0}; // FXSAVE always saves the error pointers
+      // FXSAVE always saves the error pointers. Cores, and how many bits of the APIC ID number them.
+      return {PHYSICAL_BITS | 48 << 8, bits({2}), (cores - 1) | static_cast<u32>(std::bit_width(cores - 1)) << 12, 0};
     // LFENCE serializes; null selectors clear the base; automatic IBRS: guest code trains no predictor that steers
     // what another guest privilege level executes, so its setting is only kept.
     case 0x8000'0021: return {bits({2, 6, 8}), 0, 0, 0};
@@ -103,7 +109,7 @@ CpuidResult cpuid(const Cpu& cpu, u32 leaf, u32 subleaf) {
     }
     return r;
   }
-  return leaf >= 0x8000'0000 ? extended(m, leaf) : basic(cpu, m, leaf, subleaf);
+  return leaf >= 0x8000'0000 ? extended(cpu, m, leaf) : basic(cpu, m, leaf, subleaf);
 }
 
 u64 cr4_mask(const Cpu&) {
