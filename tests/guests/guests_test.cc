@@ -145,6 +145,26 @@ TEST(Boot, ByPvhHandsOverStartInfoModuleAndMemoryMap) {
   run(guest);
 }
 
+// ---------------------------------------------------------------------------------------------------- processors
+
+GuestRun processors(u32 count, const std::string& config = "") {
+  GuestRun guest{"smp.elf", config};
+  guest.cpus = count;
+  return guest;
+}
+TEST(Smp, TwoProcessorsStartInterruptEachOtherAndShareMemory) { run(processors(2)); }
+TEST(Smp, FourProcessorsDo) { run(processors(4)); }
+TEST(Smp, EightProcessorsDoWithAPicInASleepingDom0) { run(processors(8, PIC_DOM0 + SLEEP)); }
+TEST(Smp, FourProcessorsDoInASingleProcess) {
+  GuestRun guest = processors(4, PIC_DOM0);
+  guest.single_process = true;
+  run(guest);
+}
+TEST(Smp, AGuestOfOneProcessorIsToldSo) {
+  const GuestResult result = run_guest(processors(1));
+  EXPECT_NE(result.e9.find("wants 2 to 8 processors"), std::string::npos);
+}
+
 // ---------------------------------------------------------------------------------------------------- the harness
 
 TEST(Harness, SeesAFailedCheckAndAWrongCounter) {

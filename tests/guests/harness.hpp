@@ -15,7 +15,8 @@ struct GuestRun {
   std::string module{}; // if not empty, the contents of the Multiboot module or initrd
   std::string cmdline{};
   std::string name = "guest"; // of the domain
-  bool as_firmware = false;   // the image is a ROM, not a kernel
+  unsigned cpus = 1;
+  bool as_firmware = false; // the image is a ROM, not a kernel
   bool single_process = false;
   unsigned timeout_s = 120;
 };
