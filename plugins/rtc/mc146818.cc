@@ -136,14 +136,18 @@ const char* parse_cmos(const char* text, std::array<u8, 128>& cells) {
 
 Mc146818::Mc146818(State& s, const Host& host)
     : state(s), clock_(host.required<Clock>()), irq8_(host.required<Irq>(0)) {
-  if (const char* why = parse_cmos(host.config().string("cmos"), cells_at_reset_)) host.refuse(VDEV_INVALID, why);
-  if (host.fresh()) reset();
+  if (const char* why = parse_cmos(host.config().string("cmos"), cells_at_power_on_)) host.refuse(VDEV_INVALID, why);
+  if (!host.fresh()) return;
+  state.cells = cells_at_power_on_;
+  set_calendar(state, clock_.calendar(), clock_.now());
 }
 
+// RESET#: the battery keeps clock, calendar and memory going [pin RESET].
 void Mc146818::reset() {
-  state = State{};
-  state.cells = cells_at_reset_;
-  set_calendar(state, clock_.calendar(), clock_.now());
+  advance(state, clock_.now());
+  u8& control = state.cells[REGISTER_B];
+  b::PIE.set(control, 0), b::AIE.set(control, 0), b::UIE.set(control, 0), b::SQWE.set(control, 0);
+  state.cells[REGISTER_C] = 0;
 }
 
 u8 Mc146818::read(u64 offset) {

@@ -62,7 +62,7 @@ class Mc146818 {
   static constexpr const char* irqs[] = {"irq8"};
   static constexpr vdev_config_key config[] = {
       {"cmos", VDEV_CONFIG_STRING, "",
-       "CMOS memory at reset: hex pairs index=value with commas between, indices 0e-7f"}};
+       "CMOS memory at power-on: hex pairs index=value with commas between, indices 0e-7f"}};
   static constexpr vdev_descriptor descriptor{
       sizeof(vdev_descriptor), 1, "org.transom.rtc", "MC146818 RTC and CMOS", "Transom", "1.0.0", regions, 1, 1, irqs};
 
@@ -78,7 +78,7 @@ class Mc146818 {
  private:
   void write_cell(u8 address, u8 value);
 
-  std::array<u8, 128> cells_at_reset_ = reset_cells(); // with the configured memory
+  std::array<u8, 128> cells_at_power_on_ = reset_cells(); // with the configured memory
 
   Clock clock_;
   Irq irq8_;

@@ -52,7 +52,7 @@ VDEV_PROPERTIES(
           }
           b.out(INDEX, REGISTER_C);
         },
-    .schema = "rtc.schema");
+    .reset_keeps = {"index", "cells", "seen", "next_update"}, .schema = "rtc.schema");
 
 TEST(Mc146818, StartsWithTheHostsCalendarInBcdAnd24Hours) {
   Rtc b;
@@ -330,7 +330,7 @@ TEST(Mc146818, RegistersCAndDAreReadOnly) {
   EXPECT_EQ(b.get(REGISTER_C), 0x00);
 }
 
-TEST(Mc146818, ConfiguredCellsAreThereAtResetAndTheRestIsZero) {
+TEST(Mc146818, ConfiguredCellsAreThereAtPowerOnAndTheRestIsZero) {
   Rtc b("10=00,34=00,35=1F,3d=12,7f=aa");
   EXPECT_EQ(b.get(0x35), 0x1f);
   EXPECT_EQ(b.get(0x3d), 0x12);
@@ -338,8 +338,23 @@ TEST(Mc146818, ConfiguredCellsAreThereAtResetAndTheRestIsZero) {
   EXPECT_EQ(b.get(0x5f), 0x00);
   b.set(0x35, 0x77);
   EXPECT_EQ(b.get(0x35), 0x77);
+}
+
+// RESET# [MC146818A, RESET pin]: clock, calendar and memory go on; interrupts and the square wave are off.
+TEST(Mc146818, ResetKeepsTimeAndMemoryAndTurnsInterruptsOff) {
+  Rtc b("35=1f");
+  b.set(0x35, 0x77);
+  b.set(REGISTER_B, 0x86); // SET, binary, 24 hours
+  b.set(0x09, 31);         // a year that nothing else would give
+  b.set(0x00, 0);
+  b.set(REGISTER_B, 0x7e); // PIE, AIE, UIE, SQWE
+  b.step(2 * SECOND);
   b.reset();
-  EXPECT_EQ(b.get(0x35), 0x1f);
+  EXPECT_EQ(b.get(0x35), 0x77);
+  EXPECT_EQ(b.get(0x09), 31);
+  EXPECT_EQ(b.get(REGISTER_B), 0x06);
+  EXPECT_EQ(b.get(REGISTER_C), 0x00);
+  EXPECT_EQ(b.get(0x00), 2) << "the clock did not stop";
 }
 
 TEST(Mc146818, RefusesCmosTextThatIsNotPairsOfHexNumbers) {

@@ -150,6 +150,7 @@ TEST(Boot, ByPvhHandsOverStartInfoModuleAndMemoryMap) {
 GuestRun processors(u32 count, const std::string& config = "") {
   GuestRun guest{"smp.elf", config};
   guest.cpus = count;
+  guest.reboots = true;
   return guest;
 }
 TEST(Smp, TwoProcessorsStartInterruptEachOtherAndShareMemory) { run(processors(2)); }

@@ -74,11 +74,10 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
     debug += rest.substr(at + 8, end - at - 8);
     rest.erase(at, end - at);
   }
-  write_file(
-      folder / "vm.toml",
-      fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpus = {}\ncpu = \"soft\"\non_reboot = \"exit\"\n[boot]\n{}{}"
-                  "[[serial]]\nto = \"none\"\n{}{}",
-                  run.name, run.cpus, image, disk, debug, rest));
+  write_file(folder / "vm.toml",
+             fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpus = {}\ncpu = \"soft\"\non_reboot = \"{}\"\n[boot]\n{}{}"
+                         "[[serial]]\nto = \"none\"\n{}{}",
+                         run.name, run.cpus, run.reboots ? "reset" : "exit", image, disk, debug, rest));
   return folder / "vm.toml";
 }
 

@@ -16,6 +16,7 @@ struct GuestRun {
   std::string cmdline{};
   std::string name = "guest"; // of the domain
   unsigned cpus = 1;
+  bool reboots = false;     // a reset starts it again, instead of ending the run
   bool as_firmware = false; // the image is a ROM, not a kernel
   bool single_process = false;
   unsigned timeout_s = 120;

@@ -251,7 +251,7 @@ void shootdown() {
     while (go_on) answers[cpu] = at<u64>(WINDOW);
     disable();
   });
-  for (u64 n = 1; n < 200; ++n) {
+  for (u64 n = 1; n < 40; ++n) {
     map_page(WINDOW, WINDOW, PAGES + n % 16 * 4096);
     flushed = 0;
     send(0, OTHERS | 0x52);
@@ -269,6 +269,7 @@ void shootdown() {
 
 // --- code
 constexpr u64 CODE = 0x700000;
+constexpr u32 VERSIONS = 100;
 volatile u32 version, read_back[MOST], wrong;
 u32 call(u64 address) { return reinterpret_cast<u32 (*)()>(address)(); }
 void serialize() {
@@ -285,7 +286,7 @@ void cross_modification() {
   }
   version = 0;
   begin([](u32 cpu) {
-    for (u32 seen = 0; seen < 1000;) {
+    for (u32 seen = 0; seen < VERSIONS;) {
       while (version == seen) relax();
       seen = version;
       serialize();
@@ -293,7 +294,7 @@ void cross_modification() {
       read_back[cpu] = seen;
     }
   });
-  for (u32 n = 1; n <= 1000; ++n) {
+  for (u32 n = 1; n <= VERSIONS; ++n) {
     write_code(CODE, n);
     version = n;
     wait_until([=] {
@@ -342,9 +343,29 @@ void restart() {
 
 } // namespace
 
+// The board is reset while all processors run; they must wait for start-up IPIs again.
+constexpr u8 CMOS_CELL = 0x50; // kept over a reset
+u8 cmos() { return out8(0x70, CMOS_CELL), in8(0x71); }
+void board_reset() {
+  if (cmos() == 0x5a) {
+    out8(0x70, CMOS_CELL), out8(0x71, 0);
+    for (u32 i = 0; i < 10'000; ++i) relax();
+    for (u32 cpu = 1; cpu < count; ++cpu) check_equal(beats[cpu], 0, "a reset stops a processor");
+    return;
+  }
+  start_all();
+  begin([](u32) {
+    for (;;) asm volatile("lock incq %0" : "+m"(locked) : : "memory");
+  });
+  out8(0x70, CMOS_CELL), out8(0x71, 0x5a);
+  out8(0x64, 0xfe);
+  for (;;) relax();
+}
+
 void guest_main() {
   count = processors();
   if (count < 2 || count > MOST) die("this guest wants 2 to 8 processors");
+  board_reset();
   start_all();
   atomics();
   interrupts();
