@@ -1,14 +1,19 @@
 #!/bin/bash
 # The stock Debian boots from its IDE disk through firmware and boot loader, does its job, and powers off; devices ran where
 # they were placed, and every placement was really used.
-#   tests/boot/disk_test.sh BUILD IMAGES KERNELS [DEVICE=PLACE]... [-- ARGUMENTS OF transom run...]
-# Every device that is not named is expected in its default place.
+#   tests/boot/disk_test.sh BUILD IMAGES KERNELS [flavour=FLAVOUR] [DEVICE=PLACE]... [-- ARGUMENTS OF transom run...]
+# Every device that is not named is expected in its default place. FLAVOUR is that of tests/images/build.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=$1 images=$2 kernels=$3
 shift 3
 declare -A place=([pic_pit]=hypervisor [rtc]=dom0 [piix]=dom0 [ide]=dom0 [ps2]=dom0 [uart0]=dom0)
 arguments=()
+flavour=amd64
+if [[ ${1:-} == flavour=* ]]; then
+  flavour=${1#*=}
+  shift
+fi
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
   place[${1%%=*}]=${1#*=}
   arguments+=(--set "placement.$1")
@@ -17,7 +22,7 @@ done
 [ $# = 0 ] || shift
 arguments+=("$@")
 
-"$here/../images/build.sh" "$images" "$kernels"
+"$here/../images/build.sh" "$images" "$kernels" "$flavour"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_RUNTIME_DIR=$work
