@@ -111,6 +111,7 @@ Planned Planner::make() {
   plan.reboot_exits = config_.reboot_exits;
   plan.boot = config_.boot;
   plan.crash = config_.debug.crash;
+  plan.debugger = config_.debug.gdb;
   plan.servers.push_back({"dom0", WakePolicy::adaptive});
   if (config_.localtime) {
     const time_t now = ::time(nullptr);

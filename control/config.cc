@@ -69,6 +69,7 @@ class ConfigReader {
   void read_serial(TableReader t);
   void read_device(TableReader t, size_t index);
   void read_debug(TableReader t);
+  void read_debugger(TableReader& t);
   void read_crash(TableReader& t);
   void read_placement(TableReader t, const toml::table& table);
   void read_wake(TableReader t, const toml::table& table);
@@ -301,12 +302,43 @@ void ConfigReader::read_device(TableReader t, size_t index) {
   config_.devices.push_back(device);
 }
 
+// Who talks to the stub may read and write everything in the domain: no other machine may.
+void ConfigReader::read_debugger(TableReader& t) {
+  const bool wait = t.boolean("wait").value_or(false);
+  const auto value = t.text("gdb");
+  if (!value) {
+    if (wait) t.fail("wait", "waits for a debugger, so gdb is needed too: unix:PATH or 127.0.0.1:PORT");
+    return;
+  }
+  DebuggerPlan plan;
+  plan.wait = wait;
+  if (value->starts_with("unix:") && value->size() > 5) {
+    plan.socket = path(t, "gdb", value->substr(5));
+    if (const std::string wrong = wrong_socket(plan.socket); !wrong.empty()) t.fail("gdb", wrong);
+    outputs_.push_back({t.full("gdb"), plan.socket});
+  } else {
+    const size_t colon = value->rfind(':');
+    const std::string host = value->substr(0, colon), port = colon == std::string::npos ? "" : value->substr(colon + 1);
+    const bool number = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
+    const unsigned long n = number ? std::stoul(port) : 0;
+    if (n == 0 || n > 65535 || host.empty())
+      t.fail("gdb", fmt::format("found \"{}\"; accepted: unix:PATH, 127.0.0.1:PORT", *value));
+    else if (host != "127.0.0.1")
+      t.fail("gdb",
+             fmt::format("found host \"{}\"; only 127.0.0.1 is accepted, because a debugger may do anything to the "
+                         "domain; from another machine, use ssh -L {}:127.0.0.1:{}",
+                         host, port, port));
+    plan.port = static_cast<u16>(n);
+  }
+  config_.debug.gdb = std::move(plan);
+}
+
 void ConfigReader::read_debug(TableReader t) {
   config_.debug.exit = t.boolean("exit").value_or(false);
   config_.debug.e9 = stream(t, "e9");
   config_.debug.firmware_log = stream(t, "firmware_log");
   config_.debug.block_delay_ms = static_cast<u32>(t.integer("block_delay_ms", 0, 60'000).value_or(0));
-  t.later("gdb");
+  read_debugger(t);
   read_crash(t);
   t.finish();
 }

@@ -35,6 +35,7 @@ struct DebugConfig {
   std::optional<StreamPlan> firmware_log;
   u32 block_delay_ms = 0; // every disk request is held this long
   CrashPlan crash;
+  std::optional<DebuggerPlan> gdb;
 };
 
 struct Config {

@@ -33,8 +33,9 @@ int report(const Error& failure) {
 }
 
 struct RunArguments {
-  std::string file, cpu, console, memory, kernel, initrd, cmdline;
+  std::string file, cpu, console, memory, kernel, initrd, cmdline, gdb;
   std::vector<std::string> sets, disks;
+  bool wait = false;
   RunOptions options;
 };
 
@@ -50,6 +51,8 @@ Result<std::vector<Setting>> settings_of(const RunArguments& a) {
       settings.push_back({key, *value, fmt::format("--{}", std::string(key).substr(std::string(key).find('.') + 1))});
   if (!a.cmdline.empty()) settings.push_back({"boot.cmdline", a.cmdline, "--cmdline"});
   if (!a.console.empty()) settings.push_back({"serial.0.to", a.console, "--console"});
+  if (!a.gdb.empty()) settings.push_back({"debug.gdb", a.gdb, "--gdb"});
+  if (a.wait) settings.push_back({"debug.wait", "true", "--wait", false});
   for (const std::string& set : a.sets) {
     const size_t equals = set.find('=');
     if (equals == std::string::npos || equals == 0) return error(fmt::format("--set {}: KEY=VALUE is needed", set));
@@ -141,6 +144,8 @@ int command_line(int argc, char** argv) {
   once("--initrd", arguments.initrd, "with this initial RAM disk");
   once("--cmdline", arguments.cmdline, "and this command line");
   once("--console", arguments.console, "stdio or none: the first serial port");
+  once("--gdb", arguments.gdb, "unix:PATH or 127.0.0.1:PORT: where gdb finds the guest");
+  run_command->add_flag("--wait", arguments.wait, "with --gdb: hold the guest until gdb lets it go");
   once("--timeout", arguments.options.timeout_s, "seconds after which the run ends with status 124");
   once("--info-at-end", arguments.options.info_at_end, "file for the last info, as JSON");
   run_command->add_flag("--single-process", arguments.options.single_process,

@@ -93,6 +93,11 @@ void write_plan(schema::Plan::Builder to, const DomainPlan& from) {
   to.setCrashDispatch(from.crash.dispatch);
   to.setCrashEffect(from.crash.effect);
   to.setLogLevel(from.log_level);
+  if (from.debugger) {
+    to.setDebuggerSocket(from.debugger->socket);
+    to.setDebuggerPort(from.debugger->port);
+    to.setDebuggerWait(from.debugger->wait);
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------- message → plan
@@ -142,6 +147,8 @@ DomainPlan read_plan(schema::Plan::Reader from) {
   to.crash.dispatch = from.getCrashDispatch();
   to.crash.effect = from.getCrashEffect();
   to.log_level = from.getLogLevel();
+  const DebuggerPlan debugger{text(from.getDebuggerSocket()), from.getDebuggerPort(), from.getDebuggerWait()};
+  if (!debugger.socket.empty() || debugger.port != 0) to.debugger = debugger;
   return to;
 }
 

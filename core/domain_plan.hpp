@@ -2,6 +2,7 @@
 // after it checked it, and handed to each process as one message with the descriptors of the shared memory.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,6 +76,13 @@ struct CrashPlan {
   u32 effect = 1;
 };
 
+// Where gdb finds the domain: a unix socket, or a TCP port of this machine alone.
+struct DebuggerPlan {
+  std::string socket; // path; empty: the port
+  u16 port = 0;
+  bool wait = false; // hold the guest before its first instruction
+};
+
 struct DomainPlan {
   std::string name;
   u64 memory = 0;
@@ -87,6 +95,7 @@ struct DomainPlan {
   std::vector<DevicePlan> devices;
   std::vector<ServerPlan> servers;
   CrashPlan crash;
+  std::optional<DebuggerPlan> debugger;
   u32 log_level = 2; // VDEV_LOG_*: this and more severe
 };
 

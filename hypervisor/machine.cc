@@ -77,6 +77,16 @@ Machine::Machine(const DomainPlan& plan, const DomainMemory& memory)
 Machine::~Machine() = default;
 
 Result<void> Machine::prepare() {
+  if (plan_.debugger) {
+    auto listening = gdb::listen_for_client(*plan_.debugger);
+    if (!listening) return tl::unexpected(listening.error());
+    debugger_ = std::make_unique<gdb::Debugger>(
+        gdb::DebuggedMachine{plan_.cpus, memory_, board_, standstill_,
+                             [this](u32 v) -> gdb::DebuggedVcpu {
+                               return {processors_[v].vcpu.get(), processors_[v].started};
+                             }},
+        std::move(*listening));
+  }
   if (plan_.boot.firmware.empty()) return {};
   return board_.memory_map().load_firmware(plan_.boot.firmware);
 }
@@ -160,8 +170,10 @@ Result<void> Machine::run(int control) {
   memory_.clock().start();
   for (u32 v = 0; v < plan_.cpus; ++v)
     processors_[v].platform = std::make_unique<Platform>(v, memory_, board_, fw_cfg_, turns_.get());
+  if (debugger_) debugger_->start(plan_.debugger->wait);
   for (u32 v = 0; v < plan_.cpus; ++v) processors_[v].thread = std::thread([this, v] { vcpu_thread(v); });
   device_thread(control);
+  if (debugger_) debugger_->end(); // lets vCPUs go that it keeps
   for (u32 v = 0; v < plan_.cpus; ++v) processors_[v].thread.join();
   return {};
 }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "firmware/machine.hpp"
+#include "hypervisor/gdb/debugger.hpp"
 #include "hypervisor/platform.hpp"
 #include "hypervisor/standstill.hpp"
 #include "hypervisor/turns.hpp"
@@ -21,7 +22,7 @@ class Machine {
   Machine(const DomainPlan& plan, const DomainMemory& memory);
   ~Machine();
 
-  // Loads the firmware image, finds who runs the vCPUs.
+  // Loads the firmware image, finds who runs the vCPUs, listens for a debugger.
   Result<void> prepare();
   // Waits for the servers, creates the devices placed here, builds the board, then runs the domain to its end, which
   // DomainPage names. `control`: the supervisor's socket; its end means "stop". -1: none.
@@ -64,6 +65,7 @@ class Machine {
   firmware::FwCfg fw_cfg_;
   Standstill standstill_;
   std::array<Processor, MAX_VCPUS> processors_;
+  std::unique_ptr<gdb::Debugger> debugger_; // null: none was asked for
 };
 
 } // namespace transom

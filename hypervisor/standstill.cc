@@ -2,12 +2,13 @@
 
 namespace transom {
 
-void Standstill::pass() {
+void Standstill::pass(u32 vcpu) {
   std::unique_lock lock(mutex_);
-  if (!held_) return;
+  const auto may_go = [&] { return !held_ && (kept_ >> vcpu & 1) == 0; };
+  if (may_go()) return;
   --running_;
   changed_.notify_all();
-  changed_.wait(lock, [this] { return !held_; });
+  changed_.wait(lock, may_go);
   ++running_;
 }
 
@@ -31,6 +32,24 @@ void Standstill::release(bool is_vcpu) {
   const std::lock_guard lock(mutex_);
   held_ = false;
   if (is_vcpu) ++running_;
+  changed_.notify_all();
+}
+
+void Standstill::keep(u32 vcpus) {
+  const std::lock_guard lock(mutex_);
+  if (!ending_) kept_ |= vcpus;
+}
+
+void Standstill::let_go(u32 vcpus) {
+  const std::lock_guard lock(mutex_);
+  kept_ &= ~vcpus;
+  changed_.notify_all();
+}
+
+void Standstill::keep_nobody() {
+  const std::lock_guard lock(mutex_);
+  ending_ = true;
+  kept_ = 0;
   changed_.notify_all();
 }
 

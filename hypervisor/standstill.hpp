@@ -18,7 +18,7 @@ class Standstill {
   Standstill(u32 vcpus, std::function<void()> kick) : running_(vcpus), kick_(std::move(kick)) {}
 
   // A vCPU's thread, between two runs of guest code.
-  void pass();
+  void pass(u32 vcpu);
   // A vCPU's thread, at its end: nobody waits for it any more.
   void retire();
 
@@ -26,11 +26,19 @@ class Standstill {
   void hold(bool is_vcpu);
   void release(bool is_vcpu);
 
+  // A debugger's, one bit a vCPU: these go on standing while nobody holds, until they are let go. While all stand, or
+  // on the thread of the only vCPU that is named.
+  void keep(u32 vcpus);
+  void let_go(u32 vcpus);
+  void keep_nobody(); // from now on: the domain ends
+
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   u32 running_; // vCPU threads that do not stand
   bool held_ = false;
+  u32 kept_ = 0;
+  bool ending_ = false;
   std::function<void()> kick_;
 };
 

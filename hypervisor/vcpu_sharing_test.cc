@@ -66,7 +66,7 @@ TEST(Standstill, HoldsEveryVcpuUntilItIsReleased) {
     threads.emplace_back([&, v] {
       while (!over.load()) {
         ++progress[v];
-        standstill.pass();
+        standstill.pass(v);
       }
       standstill.retire();
     });
@@ -84,20 +84,51 @@ TEST(Standstill, HoldsEveryVcpuUntilItIsReleased) {
   standstill.release(false);
 }
 
+TEST(Standstill, KeepsSomeWhileTheOthersGoOn) {
+  constexpr u32 VCPUS = 3;
+  Standstill standstill(VCPUS, [] {});
+  std::atomic<bool> over{false};
+  std::array<std::atomic<u64>, VCPUS> progress{};
+  standstill.keep(~0u); // before the first instruction
+  std::vector<std::thread> threads;
+  for (u32 v = 0; v < VCPUS; ++v)
+    threads.emplace_back([&, v] {
+      standstill.pass(v);
+      while (!over.load()) {
+        ++progress[v];
+        standstill.pass(v);
+      }
+      standstill.retire();
+    });
+  standstill.hold(false);
+  for (const auto& p : progress) EXPECT_EQ(p, 0u);
+  standstill.let_go(1 << 1);
+  EXPECT_EQ(progress[1], 0u); // still held
+  standstill.release(false);
+  while (progress[1] < 100) std::this_thread::yield();
+  EXPECT_EQ(progress[0], 0u);
+  EXPECT_EQ(progress[2], 0u);
+  standstill.keep_nobody();
+  while (progress[0] == 0 || progress[2] == 0) std::this_thread::yield();
+  standstill.keep(1); // too late: the domain ends
+  over.store(true);
+  for (auto& thread : threads) thread.join();
+}
+
 TEST(Standstill, TwoVcpusThatBothWantItComeOneAfterTheOther) {
   Standstill standstill(2, [] {});
   u64 unguarded = 0;
-  const auto holder = [&] {
+  const auto holder = [&](u32 v) {
     for (int n = 0; n < 200; ++n) {
       standstill.hold(true);
       ++unguarded;
       standstill.release(true);
-      standstill.pass();
+      standstill.pass(v);
     }
     standstill.retire();
   };
-  std::thread other(holder);
-  holder();
+  std::thread other(holder, 1);
+  holder(0);
   other.join();
   EXPECT_EQ(unguarded, 400u);
 }

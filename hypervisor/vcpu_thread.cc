@@ -20,6 +20,7 @@ void Machine::vcpu_thread(u32 v) {
   }
   if (!made) fail(made.error().text);
   if (v == 0 && made) memory_.page().state.store(DomainState::running, std::memory_order_release);
+  standstill_.pass(v); // a debugger may want to be there first
   while (!stopped()) {
     if (self.started)
       run_guest(v);
@@ -27,7 +28,7 @@ void Machine::vcpu_thread(u32 v) {
       wait_halted(v);
     if (board_.start_pending(v)) take_start(v);
     serve_requests(v);
-    standstill_.pass();
+    standstill_.pass(v);
     if (std::exchange(self.reset, false)) {
       if (auto on = power_on(v); !on) fail(on.error().text);
     }
@@ -52,8 +53,10 @@ void Machine::run_guest(u32 v) {
   const RunResult result = processors_[v].vcpu->run();
   if (turns_) turns_->give(v);
   switch (result) {
-    case RunResult::exited:
-    case RunResult::debug: break;
+    case RunResult::exited: break;
+    case RunResult::debug:
+      if (debugger_) debugger_->stopped(v);
+      break;
     case RunResult::halted: wait_halted(v); break;
     case RunResult::shutdown: {
       const auto held = board_.lock();

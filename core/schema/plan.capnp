@@ -70,4 +70,7 @@ struct Plan {
   crashDispatch @17 :UInt32;
   crashEffect @18 :UInt32;
   logLevel @19 :UInt32;
+  debuggerSocket @20 :Text;
+  debuggerPort @21 :UInt16;
+  debuggerWait @22 :Bool;
 }

@@ -129,6 +129,7 @@ struct VcpuRegisters {
   SegmentRegister es, cs, ss, ds, fs, gs, ldtr, tr;
   DescriptorTable gdtr, idtr;
   u64 dr[8] = {};
+  u64 kernel_gs_base = 0; // MSR C0000102h
 };
 
 class Vcpu {

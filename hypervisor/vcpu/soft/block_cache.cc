@@ -79,6 +79,12 @@ Block* BlockCache::find_and_remember(Cpu& cpu) {
   return b;
 }
 
+void BlockCache::set_breakpoints(Cpu& cpu, std::span<const u64> linear) {
+  breakpoints_.reset();
+  for (const u64 at : linear) breakpoints_.set(at % PAGE_SIZE);
+  request_flush(cpu);
+}
+
 // --- finding and building
 
 Block* BlockCache::find(Cpu& cpu) {
@@ -154,6 +160,13 @@ void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset
   }
 }
 
+Insn breakpoint_record() {
+  Insn i{};
+  i.handler = breakpoint;
+  i.ordinal = 1;
+  return i;
+}
+
 // Backwards over the block: an instruction whose flags nobody sees does not compute them.
 void drop_dead_flags(Insn* insns, const Selection* selections, unsigned count) {
   u8 live = SET_ALL;
@@ -178,7 +191,14 @@ Block* BlockCache::build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* 
   unsigned offset = 0, count = 0;
   bool ends = false;
 
-  while (count < most && !ends && start + offset < PAGE_SIZE) {
+  if (stops_at(cpu, start)) {
+    insns[0] = breakpoint_record();
+    selections[0] = {};
+    one_byte[0] = false;
+    count = offset = 1;
+    ends = true;
+  }
+  while (count < most && !ends && start + offset < PAGE_SIZE && !stops_at(cpu, start + offset)) {
     u8 bytes[32];
     unsigned available = fetch(host, start + offset, bytes);
     Decoded d = decode(bytes, available, cpu.mode);

@@ -5,7 +5,9 @@
 // the code up again, so whoever still links to it is safe. When the pool is full everything goes at once.
 #pragma once
 
+#include <bitset>
 #include <memory>
+#include <span>
 
 #include "hypervisor/vcpu/soft/cpu.hpp"
 
@@ -72,6 +74,10 @@ class BlockCache {
   void request_flush(Cpu& cpu); // at the next lookup; the running block ends after the current instruction
   void leave_block(Cpu& cpu);   // ditto, without flushing anything
 
+  // A debugger's, linear addresses; only between instructions. A block begins and ends at every offset within a page
+  // that has one, whatever maps the page there, and there is nothing in it but the way to the run loop.
+  void set_breakpoints(Cpu& cpu, std::span<const u64> linear);
+
   void forget_all();            // linear addresses: translations changed
   void forget_local();          // ditto, global pages stay
   void forget_page(u64 linear); // one page
@@ -111,6 +117,7 @@ class BlockCache {
   }
 
   Block* build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* host);
+  bool stops_at(const Cpu& cpu, unsigned offset) const { return !(cpu.mode & MODE_STEP) && breakpoints_[offset]; }
   void insert(Cpu& cpu, Block* block);
   void mark(u64 ram_page);
   void make_stale(Block* block);
@@ -130,6 +137,7 @@ class BlockCache {
   u64 used_ = 0;
   u64 flushes_ = 0;
   bool flush_requested_ = false;
+  std::bitset<PAGE_SIZE> breakpoints_; // offsets within a page
 };
 
 // Ends every taken branch: goes on at `rip`, which is already masked to the operand size.
@@ -147,6 +155,7 @@ const Insn* enter_slow(Cpu& cpu, u64 rip);
   return enter_slow(cpu, rip);
 }
 
+const Insn* breakpoint(Cpu& cpu, const Insn* i);   // the only record of a block at a breakpoint
 const Insn* stale(Cpu& cpu, const Insn* i);        // handler of every record of an invalidated block
 const Insn* fall_through(Cpu& cpu, const Insn* i); // record behind the last instruction of a block that just ends
 const Insn* fall_linked(Cpu& cpu, const Insn* i);  // ditto, the following code is in the same page

@@ -199,6 +199,12 @@ const Insn* enter_slow(Cpu& cpu, u64 rip) {
   return go(cpu, b->insns());
 }
 
+const Insn* breakpoint(Cpu& cpu, const Insn*) {
+  cpu.rip = mask_rip(cpu, cpu.gpr[REG_RIP]);
+  cpu.current = nullptr;
+  cpu.at_breakpoint = true;
+  return nullptr;
+}
 const Insn* stale(Cpu& cpu, const Insn* i) {
   cpu.instructions += i->ordinal - 1u;
   return enter_slow(cpu, mask_rip(cpu, cpu.gpr[REG_RIP] + i->offset));

@@ -170,6 +170,33 @@ Walk walk(Cpu& cpu, u64 linear, Access access, bool user) {
   return cpu.cr4 & CR4_PAE ? walk_64(r) : walk_32(r);
 }
 
+std::optional<u64> look_up(Cpu& cpu, u64 linear) {
+  const bool four_levels = (cpu.efer & EFER_LMA) != 0, wide = (cpu.cr4 & CR4_PAE) != 0;
+  if (!four_levels) linear = static_cast<u32>(linear);
+  if (!canonical(linear)) return {};
+  if (!(cpu.cr0 & CR0_PG)) return linear & cpu.a20_mask;
+  const unsigned width = wide ? 8 : 4, bits = wide ? 9 : 10; // of an entry, and of an index
+  u64 table = wide ? cpu.cr3 & ADDRESS : cpu.cr3 & 0xffff'f000;
+  int level = four_levels ? 3 : 1;
+  if (wide && !four_levels) {
+    const u64 pdpte = cpu.pdptr[linear >> 30 & 3];
+    if (!(pdpte & PTE_P)) return {};
+    table = pdpte & ADDRESS;
+  }
+  for (;; --level) {
+    const unsigned shift = 12 + bits * static_cast<unsigned>(level);
+    const u64 e = read_entry(cpu, table + (linear >> shift & ((1u << bits) - 1)) * width, width).value;
+    if (!(e & PTE_P)) return {};
+    const bool large = (e & PTE_PS) && (level == 1 || level == 2) && (wide || (cpu.cr4 & CR4_PSE));
+    if (level == 0 || large) {
+      const u64 low = (u64{1} << shift) - 1;
+      const u64 high = large && !wide ? (e >> 13 & 0xff) << 32 : 0; // PSE-36
+      return (high | (e & (wide ? ADDRESS : 0xffff'f000) & ~low) | (linear & low)) & cpu.a20_mask;
+    }
+    table = e & (wide ? ADDRESS : 0xffff'f000);
+  }
+}
+
 const PhysPage& phys_page(Cpu& cpu, u64 gpa) {
   gpa &= PAGE_MASK;
   PhysEntry& e = cpu.phys[(gpa >> PAGE_SHIFT) % PHYS_ENTRIES];

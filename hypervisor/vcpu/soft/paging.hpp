@@ -1,6 +1,8 @@
 // The page walker and the translations it leaves behind.
 #pragma once
 
+#include <optional>
+
 #include "hypervisor/vcpu/soft/cpu.hpp"
 #include "hypervisor/vcpu/soft/memory.hpp"
 
@@ -16,6 +18,10 @@ struct Walk {
 
 // The architectural walk (SDM 3A chapter 4): sets A/D, raises #PF.
 Walk walk(Cpu& cpu, u64 linear, Access access, bool user);
+
+// Where `linear` leads now, for a debugger: whatever the privileges say, and without a trace in the tables. Nothing: it
+// is not mapped.
+std::optional<u64> look_up(Cpu& cpu, u64 linear);
 
 // The host's view of a guest-physical page, remembered.
 const PhysPage& phys_page(Cpu& cpu, u64 gpa);

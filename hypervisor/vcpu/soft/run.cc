@@ -1,5 +1,7 @@
 // The run loop: between instructions. Exceptions come back here by longjmp; interrupts, halts and single steps are
 // decided here.
+#include <algorithm>
+
 #include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
@@ -18,6 +20,11 @@ void add(std::atomic<u64>& counter, u64 n) {
 
 void run_from(Cpu& cpu, const Insn* i) {
   while (i != nullptr) i = i->handler(cpu, i);
+}
+
+u64 linear_rip(const Cpu& cpu) {
+  const u64 linear = cpu.rip + cpu.code_base;
+  return code64(cpu) ? linear : static_cast<u32>(linear);
 }
 
 // Instruction breakpoints: DR7 type 0 at this linear address (SDM 3B 17.2.4).
@@ -56,9 +63,15 @@ void step_one(Cpu& cpu) {
 
 } // namespace
 
+bool SoftVcpu::stops_here() {
+  return std::binary_search(debug_.breakpoints.begin(), debug_.breakpoints.end(), linear_rip(*cpu_));
+}
+
 // What has to be looked at before the next instruction. False: run() returns result_.
 bool SoftVcpu::take_events() {
   Cpu& cpu = *cpu_;
+  // A debugger's step is over its instruction, not into a handler; a halted CPU has no other way on.
+  const bool held = stepping_ || past_breakpoint_ || (debug_.step && !cpu.halted);
   const u32 asked = stepping_ ? 0 : cpu.exit_flag->exchange(0, std::memory_order_seq_cst);
   blocks_->harvest(cpu);
   if (asked & LEAVE) {
@@ -71,16 +84,18 @@ bool SoftVcpu::take_events() {
     cpu.halted = false;
     raise_event(cpu, {EventKind::trap, DB, false, 0});
   }
-  if (stepping_) return !cpu.halted || (result_ = RunResult::halted, false);
+  if (held) return !cpu.halted || (result_ = RunResult::halted, false);
   if (!cpu.interrupt_shadow) {
     if (!cpu.nmi_blocked && cpu.platform->nmi_take()) {
       cpu.halted = false;
+      stepped_ = true;
       raise_event(cpu, {EventKind::nmi, NMI, false, 0});
     }
     if ((cpu.rflags & FLAG_IF) && cpu.platform->interrupt_pending()) {
       const int vector = cpu.platform->interrupt_acknowledge();
       if (vector >= 0) {
         cpu.halted = false;
+        stepped_ = true;
         add(cpu.counters.interrupts, 1);
         raise_event(cpu, {EventKind::external, static_cast<u8>(vector), false, 0});
       }
@@ -100,6 +115,7 @@ RunResult SoftVcpu::dispatch_loop() {
     cpu.counters.instructions.store(cpu.instructions, std::memory_order_relaxed);
     if (cpu.shutdown) return RunResult::shutdown;
     if (cpu.event.kind != EventKind::none) {
+      past_breakpoint_ = false;
       if (cpu.event.kind == EventKind::fault) add(cpu.counters.exceptions, 1);
       last_event_ = {true, cpu.event.vector, cpu.event.has_error, cpu.event.error};
       if (stop_at_exceptions_) {
@@ -112,10 +128,16 @@ RunResult SoftVcpu::dispatch_loop() {
     }
     update_mode(cpu);
     if (stepping_ && steps_left_ == 0) return RunResult::exited;
+    if (debug_.step && stepped_) return RunResult::debug;
     if (!take_events()) return result_;
     cpu.leave = false;
-    if (stepping_ || cpu.interrupt_shadow || (cpu.mode & MODE_STEP)) {
+    const bool debugged = debug_.step || past_breakpoint_;
+    if (stepping_ || debugged || cpu.at_breakpoint || cpu.interrupt_shadow || (cpu.mode & MODE_STEP)) {
+      cpu.at_breakpoint = false;
+      if (!debugged && stops_here()) return RunResult::debug;
       if (steps_left_ > 0) --steps_left_;
+      past_breakpoint_ = false;
+      stepped_ = true;
       step_one(cpu);
     } else {
       run_from(cpu, enter(cpu));
@@ -124,18 +146,24 @@ RunResult SoftVcpu::dispatch_loop() {
 }
 
 RunResult SoftVcpu::run() {
-  stepping_ = stop_at_exceptions_ = false;
-  return dispatch_loop();
+  const Cpu& cpu = *cpu_;
+  stepping_ = stop_at_exceptions_ = stepped_ = false;
+  past_breakpoint_ = !cpu.halted && stopped_at_ == linear_rip(cpu);
+  const RunResult result = dispatch_loop();
+  stopped_at_.reset();
+  if (result == RunResult::debug || past_breakpoint_) stopped_at_ = linear_rip(cpu);
+  return result;
 }
 
 RunResult SoftVcpu::run_to_exception() {
-  stepping_ = false;
+  stepping_ = past_breakpoint_ = false;
   stop_at_exceptions_ = true;
   return dispatch_loop();
 }
 
 RunResult SoftVcpu::run_instructions(u64 count, bool stop_at_exceptions) {
   stepping_ = true;
+  past_breakpoint_ = false;
   stop_at_exceptions_ = stop_at_exceptions;
   steps_left_ = count;
   return dispatch_loop();

@@ -1,5 +1,6 @@
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -91,6 +92,7 @@ VcpuRegisters SoftVcpu::registers() const {
   r.gdtr = cpu.gdtr;
   r.idtr = cpu.idtr;
   std::memcpy(r.dr, cpu.dr, sizeof r.dr);
+  r.kernel_gs_base = cpu.kernel_gs_base;
   return r;
 }
 
@@ -116,6 +118,7 @@ void SoftVcpu::set_registers(const VcpuRegisters& r) {
   cpu.gdtr = r.gdtr;
   cpu.idtr = r.idtr;
   std::memcpy(cpu.dr, r.dr, sizeof r.dr);
+  cpu.kernel_gs_base = r.kernel_gs_base;
   cpu.cpl = !(r.cr0 & CR0_PE) ? 0 : (r.rflags & FLAG_VM) ? 3 : cpu.segment[SS].dpl();
   cpu.current = nullptr;
   cpu.event = cpu.delivering = {};
@@ -134,7 +137,13 @@ void SoftVcpu::fpu_state(u8 (&image)[512]) const { std::memcpy(image, &cpu_->fx,
 void SoftVcpu::set_fpu_state(const u8 (&image)[512]) { std::memcpy(&cpu_->fx, image, sizeof image); }
 const VcpuCounters& SoftVcpu::counters() const { return cpu_->counters; }
 
-void SoftVcpu::set_debug(const DebugControl& control) { debug_ = control; }
-std::optional<u64> SoftVcpu::physical(u64) const { return std::nullopt; }
+void SoftVcpu::set_debug(const DebugControl& control) {
+  std::vector<u64> breakpoints = control.breakpoints;
+  std::sort(breakpoints.begin(), breakpoints.end());
+  if (breakpoints != debug_.breakpoints) blocks_->set_breakpoints(*cpu_, breakpoints);
+  debug_ = {std::move(breakpoints), control.step};
+}
+
+std::optional<u64> SoftVcpu::physical(u64 linear) const { return look_up(*cpu_, linear); }
 
 } // namespace transom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "hypervisor/vcpu/vcpu.hpp"
@@ -56,13 +57,17 @@ class SoftVcpu final : public Vcpu {
 
  private:
   bool take_events(); // false: leave run()
+  bool stops_here();  // a debugger's breakpoint
   RunResult dispatch_loop();
 
   std::unique_ptr<soft::Cpu> cpu_;
   std::unique_ptr<soft::BlockCache> blocks_;
   std::atomic<u32> own_flag_{0};
   LastEvent last_event_;
-  DebugControl debug_;
+  DebugControl debug_;            // breakpoints in ascending order
+  std::optional<u64> stopped_at_; // where run() said RunResult::debug last; going on from there is no hit
+  bool past_breakpoint_ = false;  // the next instruction is the one at stopped_at_
+  bool stepped_ = false;          // the debugger's step is done
   RunResult result_ = RunResult::exited;
   u64 steps_left_ = 0;
   bool stepping_ = false;
