@@ -123,6 +123,27 @@ enum ModeBits : u16 {
 
 class BlockCache;
 struct Model; // what CPUID shows; cpuid.cc
+struct Cpu;
+
+// The way out of the CPU. Code behind it computes under the host's own floating-point control words: whoever goes there
+// puts them back first.
+class Platform {
+ public:
+  explicit Platform(Cpu& cpu) : cpu_(cpu) {}
+  Platform(const Platform&) = delete;
+  void operator=(VcpuPlatform* platform) { platform_ = platform; }
+  VcpuPlatform* operator->() const;
+
+ private:
+  Cpu& cpu_;
+  VcpuPlatform* platform_ = nullptr;
+};
+
+// Which of the guest's floating-point control words the host's registers hold.
+enum FpLoaded : u8 {
+  LOADED_MXCSR = 1, // its flags are collected there; Fx::mxcsr lacks those since
+  LOADED_FCW = 2,   // the host's x87 stack is empty, and its flags are some of the guest's
+};
 
 struct Cpu {
   // --- hot: general registers, then REG_ZERO and REG_RIP
@@ -138,6 +159,7 @@ struct Cpu {
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
   bool shutdown = false; // triple fault
+  u8 fp_loaded = 0;      // FpLoaded
   u64 rflags = 2;        // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
   u64 rip = 0xfff0;      // valid between instructions, and inside handlers that end a block (see exception.hpp)
   u64 instructions = 0;
@@ -163,7 +185,7 @@ struct Cpu {
   jmp_buf fault_env;
 
   // --- surroundings
-  VcpuPlatform* platform = nullptr;
+  Platform platform{*this};
   BlockCache* blocks = nullptr;
   const Model* model = nullptr;
   u64 a20_mask = ~u64{0};
@@ -178,6 +200,16 @@ struct Cpu {
   bool huge_pages = false;        // a 1 GiB page was: INVLPG flushes everything
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
 };
+
+// Puts the host's control words back, and the flags that the guest's instructions have raised into Fx::mxcsr.
+void unload_fp_now(Cpu& cpu);
+inline void unload_fp(Cpu& cpu) {
+  if (cpu.fp_loaded != 0) unload_fp_now(cpu);
+}
+inline VcpuPlatform* Platform::operator->() const {
+  unload_fp(cpu_);
+  return platform_;
+}
 
 // --- flags
 inline u64 get_flags(const Cpu& cpu) {

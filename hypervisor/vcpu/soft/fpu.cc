@@ -19,6 +19,15 @@ void enter_mmx(Fx& fx) {
   fx.ftw = 0xff;
 }
 
+void unload_fp_now(Cpu& cpu) {
+  if (cpu.fp_loaded & LOADED_MXCSR) {
+    cpu.fx.mxcsr = host_mxcsr();
+    set_host_mxcsr(HOST_MXCSR);
+  }
+  if (cpu.fp_loaded & LOADED_FCW) asm volatile("fldcw %0" : : "m"(HOST_FCW));
+  cpu.fp_loaded = 0;
+}
+
 namespace {
 // Addresses wrap at 4 GiB outside 64-bit mode.
 u64 image_address(const Cpu& cpu, u64 linear) { return code64(cpu) ? linear : static_cast<u32>(linear); }

@@ -43,6 +43,27 @@ inline void check_sse(Cpu& cpu) {
   raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
 }
 
+// --- the guest's control words in the host. Loading and restoring them around each instruction would cost more than
+// the instruction. So they stay from the first computation on until anyone else may care: the run loop, the platform,
+// an instruction that reads or writes them (unload_fp). Only words that mask every exception are loaded; others have
+// paths of their own. The code of the CPU itself computes with integers alone.
+inline constexpr u32 HOST_MXCSR = 0x1f80;
+inline constexpr u16 HOST_FCW = 0x037f;
+inline void set_host_mxcsr(u32 value) { asm volatile("ldmxcsr %0" : : "m"(value) : "memory"); }
+inline u32 host_mxcsr() {
+  u32 value;
+  asm volatile("stmxcsr %0" : "=m"(value) : : "memory");
+  return value;
+}
+inline void load_mxcsr(Cpu& cpu) {
+  set_host_mxcsr(cpu.fx.mxcsr);
+  cpu.fp_loaded |= LOADED_MXCSR;
+}
+inline void load_fcw(Cpu& cpu) {
+  asm volatile("fnclex\n\tfldcw %0" : : "m"(cpu.fx.fcw) : "memory");
+  cpu.fp_loaded |= LOADED_FCW;
+}
+
 // ES and B follow from the flags and the control word.
 inline void update_fsw_summary(Fx& fx) {
   const bool pending = (fx.fsw & ~fx.fcw & FSW_EXCEPTIONS) != 0;

@@ -106,37 +106,38 @@ constexpr Rows make_rows() {
 constexpr Rows ROWS = make_rows();
 
 // --- handlers
-template <Row R>
+template <unsigned Width, bool Memory>
+[[gnu::always_inline]] inline __m128i second(Cpu& cpu, const Insn& i) {
+  if constexpr (Memory)
+    return load_operand<Width>(cpu, i);
+  else
+    return xmm(cpu, i.rm);
+}
+template <Row R, bool Memory>
 void integer(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  const __m128i b = xmm_operand<R.width>(cpu, i);
+  const __m128i b = second<R.width, Memory>(cpu, i);
   set_xmm(cpu, i.reg, native<R.op>(xmm(cpu, i.reg), b));
 }
-template <Row R>
+template <Row R, bool Memory>
 void floating(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  const __m128i a = xmm(cpu, i.reg), b = xmm_operand<R.width>(cpu, i);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = native_float<R.op>(a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  const __m128i b = second<R.width, Memory>(cpu, i);
+  const auto operation = [](__m128i x, __m128i y) { return native_float<R.op>(x, y); };
+  set_xmm(cpu, i.reg, arithmetic(cpu, operation, xmm(cpu, i.reg), b));
 }
 
-using IntegerImm = __m128i (*)(__m128i, __m128i);
-using FloatingImm = __m128i (*)(__m128i, __m128i, u32&);
+using WithImm = __m128i (*)(__m128i, __m128i);
 template <std::size_t Size>
-struct IntegerImmTable {
-  IntegerImm at[Size];
-};
-template <std::size_t Size>
-struct FloatingImmTable {
-  FloatingImm at[Size];
+struct ImmTable {
+  WithImm at[Size];
 };
 template <Row R, std::size_t... N>
-constexpr IntegerImmTable<sizeof...(N)> integer_imm_table(std::index_sequence<N...>) {
+constexpr ImmTable<sizeof...(N)> integer_imm_table(std::index_sequence<N...>) {
   return {{native_imm<R.op, N & R.imm_mask>...}};
 }
 template <Row R, std::size_t... N>
-constexpr FloatingImmTable<sizeof...(N)> floating_imm_table(std::index_sequence<N...>) {
+constexpr ImmTable<sizeof...(N)> floating_imm_table(std::index_sequence<N...>) {
   return {{native_float_imm<R.op, N & R.imm_mask>...}};
 }
 template <Row R>
@@ -151,9 +152,7 @@ void floating_imm(Cpu& cpu, const Insn& i) {
   static constexpr auto TABLE = floating_imm_table<R>(std::make_index_sequence<R.imm_mask + 1>());
   check_sse(cpu);
   const __m128i a = xmm(cpu, i.reg), b = xmm_operand<R.width>(cpu, i);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = TABLE.at[i.imm & R.imm_mask](a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  set_xmm(cpu, i.reg, arithmetic(cpu, TABLE.at[i.imm & R.imm_mask], a, b));
 }
 template <Row R>
 void mmx(Cpu& cpu, const Insn& i) {
@@ -171,8 +170,8 @@ void mmx(Cpu& cpu, const Insn& i) {
 
 template <Row R>
 constexpr SimdEntry entry() {
-  if constexpr (R.kind == Kind::integer) return either_form<integer<R>>(R.op, R.isa);
-  if constexpr (R.kind == Kind::floating) return either_form<floating<R>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::integer) return two_forms<integer<R, false>, integer<R, true>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::floating) return two_forms<floating<R, false>, floating<R, true>>(R.op, R.isa);
   if constexpr (R.kind == Kind::integer_imm) return either_form<integer_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::floating_imm) return either_form<floating_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::mmx) return either_form<mmx<R>>(R.op, R.isa);

@@ -20,6 +20,7 @@ u64 image_address(Cpu& cpu, const Insn& i, Access access) {
 void fxsave(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
   const u64 linear = image_address(cpu, i, Access::write);
+  unload_fp(cpu);
   Fx image = cpu.fx;
   image.reserved0 = 0;
   image.mxcsr_mask = MXCSR_DEFINED;
@@ -32,6 +33,7 @@ void fxsave(Cpu& cpu, const Insn& i) {
 
 void fxrstor(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
+  unload_fp(cpu);
   Fx image = cpu.fx;
   read_image(cpu, image_address(cpu, i, Access::read), reinterpret_cast<u8*>(&image), image_bytes(cpu));
   if (image.mxcsr & ~MXCSR_DEFINED) raise(cpu, GP, 0);
@@ -51,10 +53,12 @@ void ldmxcsr(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   const u32 value = load<u32>(cpu, i);
   if (value & ~MXCSR_DEFINED) raise(cpu, GP, 0);
+  unload_fp(cpu);
   cpu.fx.mxcsr = value;
 }
 void stmxcsr(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
+  unload_fp(cpu);
   store<u32>(cpu, i, cpu.fx.mxcsr);
 }
 

@@ -57,7 +57,8 @@ constexpr auto MEMORY_FORMS = memory_forms(std::make_index_sequence<64>());
 
 // A private image with the guest's x87 state. XMM registers and MXCSR in it are the host's.
 struct Scratch {
-  explicit Scratch(const Cpu& cpu) {
+  explicit Scratch(Cpu& cpu) {
+    unload_fp(cpu);
     std::memcpy(static_cast<void*>(&image), &cpu.fx, X87_BYTES);
     image.mxcsr = _mm_getcsr();
     // Exceptions that IGNNE# suppresses must not stop the host; they come back in commit().
