@@ -158,10 +158,11 @@ struct Cpu {
   bool leave = false;            // the dispatcher is to return to the run loop at the next lookup
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
-  bool shutdown = false; // triple fault
-  u8 fp_loaded = 0;      // FpLoaded
-  u64 rflags = 2;        // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
-  u64 rip = 0xfff0;      // valid between instructions, and inside handlers that end a block (see exception.hpp)
+  bool shutdown = false;    // triple fault
+  u8 fp_loaded = 0;         // FpLoaded
+  bool sse_allowed = false; // derived: by CR0.EM, CR0.TS and CR4.OSFXSR
+  u64 rflags = 2;           // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
+  u64 rip = 0xfff0;         // valid between instructions, and inside handlers that end a block (see exception.hpp)
   u64 instructions = 0;
 
   Segment segment[SEGMENTS];

@@ -38,9 +38,8 @@ inline void check_mmx(Cpu& cpu) {
   check_pending_x87(cpu);
 }
 inline void check_sse(Cpu& cpu) {
-  if ((cpu.cr0 & (CR0_EM | CR0_TS)) == 0 && (cpu.cr4 & CR4_OSFXSR)) [[likely]]
-    return;
-  raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
+  if (!cpu.sse_allowed) [[unlikely]]
+    raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
 }
 
 // --- the guest's control words in the host. Loading and restoring them around each instruction would cost more than
@@ -85,12 +84,10 @@ inline void set_mm(Fx& fx, unsigned n, u64 value) { // after enter_mmx()
   std::memset(fx.st[n] + 8, 0xff, 2);
 }
 
-// --- XMM registers
-inline __m128i xmm(const Cpu& cpu, unsigned n) {
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(cpu.fx.xmm[n & 15]));
-}
-inline void set_xmm(Cpu& cpu, unsigned n, __m128i value) {
-  _mm_store_si128(reinterpret_cast<__m128i*>(cpu.fx.xmm[n & 15]), value);
+// --- XMM registers, by numbers that the decoder made: 0 to 15
+inline __m128i xmm(const Cpu& cpu, u8 n) { return _mm_load_si128(reinterpret_cast<const __m128i*>(cpu.fx.xmm[n])); }
+inline void set_xmm(Cpu& cpu, u8 n, __m128i value) {
+  _mm_store_si128(reinterpret_cast<__m128i*>(cpu.fx.xmm[n]), value);
 }
 inline __m128i to_vector(Bytes16 b) {
   return _mm_set_epi64x(static_cast<long long>(b.high), static_cast<long long>(b.low));
@@ -145,6 +142,49 @@ inline __m128i load_operand(Cpu& cpu, const Insn& i) {
 template <unsigned Width, Align A = Align::natural>
 inline __m128i xmm_operand(Cpu& cpu, const Insn& i) {
   return i.form == Form::reg ? xmm(cpu, i.rm) : load_operand<Width, A>(cpu, i);
+}
+
+// --- the fast half of a handler. It may give up (false) before it has changed anything; then the whole handler runs.
+template <void (*Whole)(Cpu&, const Insn&)>
+[[gnu::noinline]] const Insn* whole(Cpu& cpu, const Insn* i) { // so that the fast half needs no frame
+  return simple<Whole>(cpu, i);
+}
+template <bool (*Fast)(Cpu&, const Insn&), void (*Whole)(Cpu&, const Insn&)>
+const Insn* fast_or_whole(Cpu& cpu, const Insn* i) {
+  if (Fast(cpu, *i)) [[likely]]
+    return next(cpu, i);
+  return whole<Whole>(cpu, i);
+}
+// Where the memory operand lies in the host, if nothing stands in the way: 64-bit code, one page of RAM, aligned.
+template <unsigned Width, bool Write, Align A = Align::natural>
+[[gnu::always_inline]] inline u8* direct_operand(Cpu& cpu, const Insn& i) {
+  if (i.form == Form::legacy) return nullptr;
+  const u64 linear = operand_address<Form::full>(cpu, i, Width, Write);
+  if (A == Align::natural && Width == 16 && (linear & 15)) return nullptr;
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  if (linear - (Write ? e.write : e.read) > PAGE_SIZE - Width) return nullptr;
+  return reinterpret_cast<u8*>(linear + e.addend);
+}
+// `Width` bytes, zero-extended.
+template <unsigned Width>
+[[gnu::always_inline]] inline __m128i vector_at(const u8* p) {
+  if constexpr (Width == 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  u64 value = 0;
+  std::memcpy(&value, p, Width < 8 ? Width : 8);
+  return _mm_cvtsi64_si128(static_cast<long long>(value));
+}
+// The r/m operand of a fast half; false: give up.
+template <unsigned Width, bool Memory, Align A = Align::natural>
+[[gnu::always_inline]] inline bool fast_operand(Cpu& cpu, const Insn& i, __m128i& value) {
+  if constexpr (Memory) {
+    const u8* const p = direct_operand<Width, false, A>(cpu, i);
+    if (p == nullptr) [[unlikely]]
+      return false;
+    value = vector_at<Width>(p);
+  } else {
+    value = xmm(cpu, i.rm);
+  }
+  return true;
 }
 
 // --- state images, an even number of bytes. All of it is checked before the first byte is written.

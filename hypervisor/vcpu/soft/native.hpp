@@ -133,10 +133,10 @@ template <void (*F)(Cpu&, const Insn&)>
 constexpr SimdEntry either_form(Op op, Isa isa) {
   return {op, isa, simple_choice<F>(), simple_choice<F>()};
 }
-// One function for each form.
-template <void (*Register)(Cpu&, const Insn&), void (*Memory)(Cpu&, const Insn&)>
+// With a fast half for each form.
+template <void (*Whole)(Cpu&, const Insn&), bool (*Register)(Cpu&, const Insn&), bool (*Memory)(Cpu&, const Insn&)>
 constexpr SimdEntry two_forms(Op op, Isa isa) {
-  return {op, isa, simple_choice<Register>(), simple_choice<Memory>()};
+  return {op, isa, {fast_or_whole<Register, Whole>, false}, {fast_or_whole<Memory, Whole>, false}};
 }
 template <void (*F)(Cpu&, const Insn&)>
 constexpr SimdEntry register_form(Op op, Isa isa) {

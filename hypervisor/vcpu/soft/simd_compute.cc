@@ -106,25 +106,32 @@ constexpr Rows make_rows() {
 constexpr Rows ROWS = make_rows();
 
 // --- handlers
-template <unsigned Width, bool Memory>
-[[gnu::always_inline]] inline __m128i second(Cpu& cpu, const Insn& i) {
-  if constexpr (Memory)
-    return load_operand<Width>(cpu, i);
-  else
-    return xmm(cpu, i.rm);
-}
-template <Row R, bool Memory>
+template <Row R>
 void integer(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  const __m128i b = second<R.width, Memory>(cpu, i);
+  const __m128i b = xmm_operand<R.width>(cpu, i);
   set_xmm(cpu, i.reg, native<R.op>(xmm(cpu, i.reg), b));
 }
 template <Row R, bool Memory>
+[[gnu::always_inline]] inline bool integer_fast(Cpu& cpu, const Insn& i) {
+  __m128i b;
+  if (!cpu.sse_allowed || !fast_operand<R.width, Memory>(cpu, i, b)) return false;
+  set_xmm(cpu, i.reg, native<R.op>(xmm(cpu, i.reg), b));
+  return true;
+}
+template <Row R>
 void floating(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  const __m128i b = second<R.width, Memory>(cpu, i);
+  const __m128i b = xmm_operand<R.width>(cpu, i);
   const auto operation = [](__m128i x, __m128i y) { return native_float<R.op>(x, y); };
   set_xmm(cpu, i.reg, arithmetic(cpu, operation, xmm(cpu, i.reg), b));
+}
+template <Row R, bool Memory>
+[[gnu::always_inline]] inline bool floating_fast(Cpu& cpu, const Insn& i) {
+  __m128i b;
+  if (!(cpu.fp_loaded & LOADED_MXCSR) || !fast_operand<R.width, Memory>(cpu, i, b)) return false;
+  set_xmm(cpu, i.reg, native_float<R.op>(xmm(cpu, i.reg), b));
+  return true;
 }
 
 using WithImm = __m128i (*)(__m128i, __m128i);
@@ -170,8 +177,10 @@ void mmx(Cpu& cpu, const Insn& i) {
 
 template <Row R>
 constexpr SimdEntry entry() {
-  if constexpr (R.kind == Kind::integer) return two_forms<integer<R, false>, integer<R, true>>(R.op, R.isa);
-  if constexpr (R.kind == Kind::floating) return two_forms<floating<R, false>, floating<R, true>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::integer)
+    return two_forms<integer<R>, integer_fast<R, false>, integer_fast<R, true>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::floating)
+    return two_forms<floating<R>, floating_fast<R, false>, floating_fast<R, true>>(R.op, R.isa);
   if constexpr (R.kind == Kind::integer_imm) return either_form<integer_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::floating_imm) return either_form<floating_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::mmx) return either_form<mmx<R>>(R.op, R.isa);
