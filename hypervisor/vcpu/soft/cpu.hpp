@@ -46,7 +46,7 @@ struct Segment {
   void refresh();
 };
 
-// The FXSAVE image (64-bit layout, Intel SDM volume 2 FXSAVE table) is the only home of x87/MMX/SSE state.
+// The FXSAVE image (64-bit layout, Intel SDM volume 2 FXSAVE table).
 struct alignas(16) Fx {
   u16 fcw = 0x0040, fsw = 0;    // power-on values (SDM 3A table 9-1)
   u8 ftw = 0xff, reserved0 = 0; // abridged: bit set = register not empty
@@ -177,6 +177,8 @@ struct Cpu {
   u64 pat = 0x0007'0406'0007'0406;
   u64 mtrr_def_type = 0, mtrr_fixed[11] = {}, mtrr_variable[16] = {};
 
+  // The only home of x87/MMX/SSE state: an image but for `st`, which is by physical register here, whatever TOP is.
+  // fxsave_image() and set_fxsave_image() convert.
   Fx fx;
 
   // --- events

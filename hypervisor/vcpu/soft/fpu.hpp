@@ -70,18 +70,27 @@ inline void update_fsw_summary(Fx& fx) {
 }
 inline unsigned fsw_top(const Fx& fx) { return (fx.fsw >> 11) & 7; }
 
-// --- MMX registers. Every MMX instruction makes TOP 0 and all registers valid (SDM 1 9.5.1); call this once nothing
-// can fault any more. MMn is then fx.st[n].
-void set_top(Fx& fx, unsigned top); // physical registers stay: the image is in ST(n) order
-void enter_mmx(Fx& fx);
+// --- x87 registers: ST(n) in Cpu::fx
+inline void set_top(Fx& fx, unsigned top) { fx.fsw = static_cast<u16>((fx.fsw & ~FSW_TOP) | (top & 7) << 11); }
+inline u8* st(Fx& fx, unsigned n) { return fx.st[(fsw_top(fx) + n) & 7]; }
+inline const u8* st(const Fx& fx, unsigned n) { return fx.st[(fsw_top(fx) + n) & 7]; }
+Fx fxsave_image(const Cpu& cpu);
+void set_fxsave_image(Cpu& cpu, const Fx& image);
+
+// --- MMX registers are the physical x87 registers. Every MMX instruction makes TOP 0 and all registers valid (SDM 1
+// 9.5.1); call this once nothing can fault any more.
+inline void enter_mmx(Fx& fx) {
+  set_top(fx, 0);
+  fx.ftw = 0xff;
+}
 inline u64 mm(const Fx& fx, unsigned n) {
   u64 value;
-  std::memcpy(&value, fx.st[(n - fsw_top(fx)) & 7], 8);
+  std::memcpy(&value, fx.st[n & 7], 8);
   return value;
 }
-inline void set_mm(Fx& fx, unsigned n, u64 value) { // after enter_mmx()
-  std::memcpy(fx.st[n], &value, 8);
-  std::memset(fx.st[n] + 8, 0xff, 2);
+inline void set_mm(Fx& fx, unsigned n, u64 value) {
+  std::memcpy(fx.st[n & 7], &value, 8);
+  std::memset(fx.st[n & 7] + 8, 0xff, 2);
 }
 
 // --- XMM registers, by numbers that the decoder made: 0 to 15

@@ -21,7 +21,7 @@ void fxsave(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
   const u64 linear = image_address(cpu, i, Access::write);
   unload_fp(cpu);
-  Fx image = cpu.fx;
+  Fx image = fxsave_image(cpu);
   image.reserved0 = 0;
   image.mxcsr_mask = MXCSR_DEFINED;
   if (!(i.flags & INSN_REX_W)) { // offset and selector instead of a 64-bit pointer
@@ -46,7 +46,7 @@ void fxrstor(Cpu& cpu, const Insn& i) {
   }
   for (u8(&value)[16] : image.st) std::memset(value + 10, 0, 6);
   set_fcw(image, image.fcw);
-  cpu.fx = image;
+  set_fxsave_image(cpu, image);
 }
 
 void ldmxcsr(Cpu& cpu, const Insn& i) {
