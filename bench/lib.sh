@@ -11,13 +11,17 @@ median() { printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print NR % 2
 now() { date +%s.%N; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 
-# bench_initrd FILE: a guest whose init does nothing but say so and power off.
+# bench_initrd FILE [INIT]: a guest of busybox and this init; without one, an init that only says so and powers off.
 bench_initrd() {
   local tree
   tree=$(mktemp -d)
   mkdir -p "$tree/bin" "$tree/dev"
   cp "$(command -v busybox)" "$tree/bin/busybox"
-  printf '#!/bin/busybox sh\n/bin/busybox echo BENCH-INIT > /dev/console\n/bin/busybox poweroff -f\n' > "$tree/init"
+  if [ -n "${2:-}" ]; then
+    cp "$2" "$tree/init"
+  else
+    printf '#!/bin/busybox sh\n/bin/busybox echo BENCH-INIT > /dev/console\n/bin/busybox poweroff -f\n' > "$tree/init"
+  fi
   chmod +x "$tree/init"
   (cd "$tree" && find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet) | gzip -n -1 > "$1"
   rm -rf "$tree"

@@ -35,6 +35,8 @@ void update_mode(Cpu& cpu) {
   if (sixty_four || cs.limit == 0xffff'ffff) mode |= MODE_FLAT_CS;
   if ((cpu.rflags & FLAG_TF) || watching_data) mode |= MODE_STEP;
   cpu.mode = static_cast<u16>(mode);
+  cpu.sse_allowed = !(cpu.cr0 & (CR0_EM | CR0_TS)) && (cpu.cr4 & CR4_OSFXSR);
+  unload_fp(cpu); // loaded control words mean that the unit may be used
   cpu.code_base = sixty_four ? 0 : cs.base;
   cpu.code_limit = sixty_four ? ~u64{0} : cs.limit;
   const bool alignment = cpu.cpl == 3 && (cpu.cr0 & CR0_AM) && (cpu.rflags & FLAG_AC);

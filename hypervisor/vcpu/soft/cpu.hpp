@@ -46,7 +46,7 @@ struct Segment {
   void refresh();
 };
 
-// The FXSAVE image (64-bit layout, Intel SDM volume 2 FXSAVE table) is the only home of x87/MMX/SSE state.
+// The FXSAVE image (64-bit layout, Intel SDM volume 2 FXSAVE table).
 struct alignas(16) Fx {
   u16 fcw = 0x0040, fsw = 0;    // power-on values (SDM 3A table 9-1)
   u8 ftw = 0xff, reserved0 = 0; // abridged: bit set = register not empty
@@ -123,6 +123,27 @@ enum ModeBits : u16 {
 
 class BlockCache;
 struct Model; // what CPUID shows; cpuid.cc
+struct Cpu;
+
+// The way out of the CPU. Code behind it computes under the host's own floating-point control words: whoever goes there
+// puts them back first.
+class Platform {
+ public:
+  explicit Platform(Cpu& cpu) : cpu_(cpu) {}
+  Platform(const Platform&) = delete;
+  void operator=(VcpuPlatform* platform) { platform_ = platform; }
+  VcpuPlatform* operator->() const;
+
+ private:
+  Cpu& cpu_;
+  VcpuPlatform* platform_ = nullptr;
+};
+
+// Which of the guest's floating-point control words the host's registers hold.
+enum FpLoaded : u8 {
+  LOADED_MXCSR = 1, // its flags are collected there; Fx::mxcsr lacks those since
+  LOADED_FCW = 2,   // the host's x87 stack is empty, and its flags are some of the guest's
+};
 
 struct Cpu {
   // --- hot: general registers, then REG_ZERO and REG_RIP
@@ -139,6 +160,8 @@ struct Cpu {
   bool halted = false;
   bool at_breakpoint = false; // a block stopped where a debugger may have a breakpoint: the run loop looks
   bool shutdown = false;      // triple fault
+  u8 fp_loaded = 0;           // FpLoaded
+  bool sse_allowed = false;   // derived: by CR0.EM, CR0.TS and CR4.OSFXSR
   u64 rflags = 2;             // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
   u64 rip = 0xfff0;           // valid between instructions, and inside handlers that end a block (see exception.hpp)
   u64 instructions = 0;
@@ -155,6 +178,8 @@ struct Cpu {
   u64 pat = 0x0007'0406'0007'0406;
   u64 mtrr_def_type = 0, mtrr_fixed[11] = {}, mtrr_variable[16] = {};
 
+  // The only home of x87/MMX/SSE state: an image but for `st`, which is by physical register here, whatever TOP is.
+  // fxsave_image() and set_fxsave_image() convert.
   Fx fx;
 
   // --- events
@@ -164,7 +189,7 @@ struct Cpu {
   jmp_buf fault_env;
 
   // --- surroundings
-  VcpuPlatform* platform = nullptr;
+  Platform platform{*this};
   BlockCache* blocks = nullptr;
   const Model* model = nullptr;
   u64 a20_mask = ~u64{0};
@@ -179,6 +204,16 @@ struct Cpu {
   bool huge_pages = false;        // a 1 GiB page was: INVLPG flushes everything
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
 };
+
+// Puts the host's control words back, and the flags that the guest's instructions have raised into Fx::mxcsr.
+void unload_fp_now(Cpu& cpu);
+inline void unload_fp(Cpu& cpu) {
+  if (cpu.fp_loaded != 0) unload_fp_now(cpu);
+}
+inline VcpuPlatform* Platform::operator->() const {
+  unload_fp(cpu_);
+  return platform_;
+}
 
 // --- flags
 inline u64 get_flags(const Cpu& cpu) {

@@ -1,22 +1,24 @@
 #include "hypervisor/vcpu/soft/fpu.hpp"
 
-#include <algorithm>
-#include <array>
-
 namespace transom::soft {
 
-void set_top(Fx& fx, unsigned top) {
-  const unsigned distance = (top - fsw_top(fx)) & 7;
-  fx.fsw = static_cast<u16>((fx.fsw & ~FSW_TOP) | (top & 7) << 11);
-  if (distance == 0) return;
-  std::array<u8, 128> old;
-  std::memcpy(old.data(), fx.st, 128);
-  for (unsigned n = 0; n < 8; ++n) std::memcpy(fx.st[n], &old[((n + distance) & 7) * 16], 16);
+Fx fxsave_image(const Cpu& cpu) {
+  Fx image = cpu.fx;
+  for (unsigned n = 0; n < 8; ++n) std::memcpy(image.st[n], st(cpu.fx, n), 16);
+  return image;
+}
+void set_fxsave_image(Cpu& cpu, const Fx& image) {
+  cpu.fx = image;
+  for (unsigned n = 0; n < 8; ++n) std::memcpy(st(cpu.fx, n), image.st[n], 16);
 }
 
-void enter_mmx(Fx& fx) {
-  set_top(fx, 0);
-  fx.ftw = 0xff;
+void unload_fp_now(Cpu& cpu) {
+  if (cpu.fp_loaded & LOADED_MXCSR) {
+    cpu.fx.mxcsr = host_mxcsr();
+    set_host_mxcsr(HOST_MXCSR);
+  }
+  if (cpu.fp_loaded & LOADED_FCW) asm volatile("fldcw %0" : : "m"(HOST_FCW));
+  cpu.fp_loaded = 0;
 }
 
 namespace {

@@ -38,9 +38,29 @@ inline void check_mmx(Cpu& cpu) {
   check_pending_x87(cpu);
 }
 inline void check_sse(Cpu& cpu) {
-  if ((cpu.cr0 & (CR0_EM | CR0_TS)) == 0 && (cpu.cr4 & CR4_OSFXSR)) [[likely]]
-    return;
-  raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
+  if (!cpu.sse_allowed) [[unlikely]]
+    raise(cpu, (cpu.cr0 & CR0_EM) || !(cpu.cr4 & CR4_OSFXSR) ? UD : NM);
+}
+
+// --- the guest's control words in the host. Loading and restoring them around each instruction would cost more than
+// the instruction. So they stay from the first computation on until anyone else may care: the run loop, the platform,
+// an instruction that reads or writes them (unload_fp). Only words that mask every exception are loaded; others have
+// paths of their own. The code of the CPU itself computes with integers alone.
+inline constexpr u32 HOST_MXCSR = 0x1f80;
+inline constexpr u16 HOST_FCW = 0x037f;
+inline void set_host_mxcsr(u32 value) { asm volatile("ldmxcsr %0" : : "m"(value) : "memory"); }
+inline u32 host_mxcsr() {
+  u32 value;
+  asm volatile("stmxcsr %0" : "=m"(value) : : "memory");
+  return value;
+}
+inline void load_mxcsr(Cpu& cpu) {
+  set_host_mxcsr(cpu.fx.mxcsr);
+  cpu.fp_loaded |= LOADED_MXCSR;
+}
+inline void load_fcw(Cpu& cpu) {
+  asm volatile("fnclex\n\tfldcw %0" : : "m"(cpu.fx.fcw) : "memory");
+  cpu.fp_loaded |= LOADED_FCW;
 }
 
 // ES and B follow from the flags and the control word.
@@ -50,26 +70,33 @@ inline void update_fsw_summary(Fx& fx) {
 }
 inline unsigned fsw_top(const Fx& fx) { return (fx.fsw >> 11) & 7; }
 
-// --- MMX registers. Every MMX instruction makes TOP 0 and all registers valid (SDM 1 9.5.1); call this once nothing
-// can fault any more. MMn is then fx.st[n].
-void set_top(Fx& fx, unsigned top); // physical registers stay: the image is in ST(n) order
-void enter_mmx(Fx& fx);
+// --- x87 registers: ST(n) in Cpu::fx
+inline void set_top(Fx& fx, unsigned top) { fx.fsw = static_cast<u16>((fx.fsw & ~FSW_TOP) | (top & 7) << 11); }
+inline u8* st(Fx& fx, unsigned n) { return fx.st[(fsw_top(fx) + n) & 7]; }
+inline const u8* st(const Fx& fx, unsigned n) { return fx.st[(fsw_top(fx) + n) & 7]; }
+Fx fxsave_image(const Cpu& cpu);
+void set_fxsave_image(Cpu& cpu, const Fx& image);
+
+// --- MMX registers are the physical x87 registers. Every MMX instruction makes TOP 0 and all registers valid (SDM 1
+// 9.5.1); call this once nothing can fault any more.
+inline void enter_mmx(Fx& fx) {
+  set_top(fx, 0);
+  fx.ftw = 0xff;
+}
 inline u64 mm(const Fx& fx, unsigned n) {
   u64 value;
-  std::memcpy(&value, fx.st[(n - fsw_top(fx)) & 7], 8);
+  std::memcpy(&value, fx.st[n & 7], 8);
   return value;
 }
-inline void set_mm(Fx& fx, unsigned n, u64 value) { // after enter_mmx()
-  std::memcpy(fx.st[n], &value, 8);
-  std::memset(fx.st[n] + 8, 0xff, 2);
+inline void set_mm(Fx& fx, unsigned n, u64 value) {
+  std::memcpy(fx.st[n & 7], &value, 8);
+  std::memset(fx.st[n & 7] + 8, 0xff, 2);
 }
 
-// --- XMM registers
-inline __m128i xmm(const Cpu& cpu, unsigned n) {
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(cpu.fx.xmm[n & 15]));
-}
-inline void set_xmm(Cpu& cpu, unsigned n, __m128i value) {
-  _mm_store_si128(reinterpret_cast<__m128i*>(cpu.fx.xmm[n & 15]), value);
+// --- XMM registers, by numbers that the decoder made: 0 to 15
+inline __m128i xmm(const Cpu& cpu, u8 n) { return _mm_load_si128(reinterpret_cast<const __m128i*>(cpu.fx.xmm[n])); }
+inline void set_xmm(Cpu& cpu, u8 n, __m128i value) {
+  _mm_store_si128(reinterpret_cast<__m128i*>(cpu.fx.xmm[n]), value);
 }
 inline __m128i to_vector(Bytes16 b) {
   return _mm_set_epi64x(static_cast<long long>(b.high), static_cast<long long>(b.low));
@@ -124,6 +151,49 @@ inline __m128i load_operand(Cpu& cpu, const Insn& i) {
 template <unsigned Width, Align A = Align::natural>
 inline __m128i xmm_operand(Cpu& cpu, const Insn& i) {
   return i.form == Form::reg ? xmm(cpu, i.rm) : load_operand<Width, A>(cpu, i);
+}
+
+// --- the fast half of a handler. It may give up (false) before it has changed anything; then the whole handler runs.
+template <void (*Whole)(Cpu&, const Insn&)>
+[[gnu::noinline]] const Insn* whole(Cpu& cpu, const Insn* i) { // so that the fast half needs no frame
+  return simple<Whole>(cpu, i);
+}
+template <bool (*Fast)(Cpu&, const Insn&), void (*Whole)(Cpu&, const Insn&)>
+const Insn* fast_or_whole(Cpu& cpu, const Insn* i) {
+  if (Fast(cpu, *i)) [[likely]]
+    return next(cpu, i);
+  return whole<Whole>(cpu, i);
+}
+// Where the memory operand lies in the host, if nothing stands in the way: 64-bit code, one page of RAM, aligned.
+template <unsigned Width, bool Write, Align A = Align::natural>
+[[gnu::always_inline]] inline u8* direct_operand(Cpu& cpu, const Insn& i) {
+  if (i.form == Form::legacy) return nullptr;
+  const u64 linear = operand_address<Form::full>(cpu, i, Width, Write);
+  if (A == Align::natural && Width == 16 && (linear & 15)) return nullptr;
+  const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  if (linear - (Write ? e.write : e.read) > PAGE_SIZE - Width) return nullptr;
+  return reinterpret_cast<u8*>(linear + e.addend);
+}
+// `Width` bytes, zero-extended.
+template <unsigned Width>
+[[gnu::always_inline]] inline __m128i vector_at(const u8* p) {
+  if constexpr (Width == 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  u64 value = 0;
+  std::memcpy(&value, p, Width < 8 ? Width : 8);
+  return _mm_cvtsi64_si128(static_cast<long long>(value));
+}
+// The r/m operand of a fast half; false: give up.
+template <unsigned Width, bool Memory, Align A = Align::natural>
+[[gnu::always_inline]] inline bool fast_operand(Cpu& cpu, const Insn& i, __m128i& value) {
+  if constexpr (Memory) {
+    const u8* const p = direct_operand<Width, false, A>(cpu, i);
+    if (p == nullptr) [[unlikely]]
+      return false;
+    value = vector_at<Width>(p);
+  } else {
+    value = xmm(cpu, i.rm);
+  }
+  return true;
 }
 
 // --- state images, an even number of bytes. All of it is checked before the first byte is written.

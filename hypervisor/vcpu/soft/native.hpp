@@ -27,9 +27,6 @@ struct Op {
                    : O.map == 3 ? 0x3a             \
                                 : 0),              \
       [opcode] "i"(int{O.opcode})
-#define TRANSOM_WITH_MXCSR(TEXT) "ldmxcsr %[csr]\n\t" TEXT "stmxcsr %[csr]\n\tldmxcsr %[host]\n\t"
-
-inline constexpr u32 HOST_MXCSR = 0x1f80;
 
 // --- XMM0 = op(XMM0, XMM1)
 template <Op O>
@@ -46,23 +43,19 @@ inline __m128i native_imm(__m128i a, __m128i b) {
   asm(TRANSOM_NATIVE_IMM8 : "+x"(x0) : "x"(x1), TRANSOM_NATIVE_OP(O, false), [imm] "i"(int{Imm}));
   return x0;
 }
-// The same under the guest's MXCSR, which takes the flags.
+// The same for operations that read and set MXCSR: to be called within arithmetic().
 template <Op O>
-inline __m128i native_float(__m128i a, __m128i b, u32& csr) {
+inline __m128i native_float(__m128i a, __m128i b) {
   register __m128i x0 __asm__("xmm0") = a;
   register __m128i x1 __asm__("xmm1") = b;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE)
-               : "+x"(x0), [csr] "+m"(csr)
-               : "x"(x1), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, false));
+  asm volatile(TRANSOM_NATIVE : "+x"(x0) : "x"(x1), TRANSOM_NATIVE_OP(O, false));
   return x0;
 }
 template <Op O, u8 Imm>
-inline __m128i native_float_imm(__m128i a, __m128i b, u32& csr) {
+inline __m128i native_float_imm(__m128i a, __m128i b) {
   register __m128i x0 __asm__("xmm0") = a;
   register __m128i x1 __asm__("xmm1") = b;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE_IMM8)
-               : "+x"(x0), [csr] "+m"(csr)
-               : "x"(x1), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, false), [imm] "i"(int{Imm}));
+  asm volatile(TRANSOM_NATIVE_IMM8 : "+x"(x0) : "x"(x1), TRANSOM_NATIVE_OP(O, false), [imm] "i"(int{Imm}));
   return x0;
 }
 
@@ -77,40 +70,46 @@ inline u64 native_mmx(u64 a, u64 b) {
   return a;
 }
 
-// --- rounding and SIMD floating-point exceptions. `operation(csr)` executes once under `csr` with all exceptions
-// masked and leaves its result aside for the caller to commit; it may be called twice.
+// --- rounding and SIMD floating-point exceptions. `operation(operands...)` executes under the guest's MXCSR; it may be
+// called twice. Its result is returned, for the caller to commit.
 void raise_simd_exception [[noreturn]] (Cpu& cpu);
 
 // The hardware's order with unmasked exceptions (SDM 1 11.5.2 and E.4): invalid, denormal and divide-by-zero of any
 // element come before anything is computed; an unmasked underflow is any tiny result, exact or not, which is what UE
 // reports when such results are flushed to zero. One difference stays: hardware sets PE of such a result only if it
 // would be inexact with an unbounded exponent, this one whenever it is inexact as a denormal.
-template <class F>
-[[gnu::noinline]] void arithmetic_unmasked(Cpu& cpu, F operation) {
+template <class F, class... Operands>
+auto arithmetic_unmasked(Cpu& cpu, F operation, Operands... operands) {
   const u32 unmasked = ~cpu.fx.mxcsr >> 7 & MXCSR_FLAGS;
   u32 csr = (cpu.fx.mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS;
   u32 tiny = 0;
   if (unmasked & MXCSR_UE) {
-    tiny = csr | MXCSR_FTZ;
-    operation(tiny);
+    set_host_mxcsr(csr | MXCSR_FTZ);
+    operation(operands...);
+    tiny = host_mxcsr();
     csr &= ~MXCSR_FTZ;
   }
-  operation(csr);
-  u32 raised = (csr & MXCSR_FLAGS) | (tiny & MXCSR_UE);
+  set_host_mxcsr(csr);
+  const auto result = operation(operands...);
+  u32 raised = (host_mxcsr() & MXCSR_FLAGS) | (tiny & MXCSR_UE);
+  set_host_mxcsr(HOST_MXCSR);
   const u32 early = raised & (MXCSR_IE | MXCSR_DE | MXCSR_ZE);
   if (early & unmasked) raised = early;
   cpu.fx.mxcsr |= raised;
   if (raised & unmasked) raise_simd_exception(cpu);
+  return result;
 }
-template <class F>
-[[gnu::always_inline]] inline void arithmetic(Cpu& cpu, F&& operation) {
-  if ((cpu.fx.mxcsr & MXCSR_MASKS) == MXCSR_MASKS) [[likely]] {
-    u32 csr = cpu.fx.mxcsr;
-    operation(csr);
-    cpu.fx.mxcsr = csr;
-  } else {
-    arithmetic_unmasked(cpu, operation);
-  }
+template <class F, class... Operands>
+[[gnu::noinline, gnu::cold]] auto arithmetic_unloaded(Cpu& cpu, F operation, Operands... operands) {
+  if ((cpu.fx.mxcsr & MXCSR_MASKS) != MXCSR_MASKS) return arithmetic_unmasked(cpu, operation, operands...);
+  load_mxcsr(cpu);
+  return operation(operands...);
+}
+template <class F, class... Operands>
+[[gnu::always_inline]] inline auto arithmetic(Cpu& cpu, F operation, Operands... operands) {
+  if (cpu.fp_loaded & LOADED_MXCSR) [[likely]]
+    return operation(operands...);
+  return arithmetic_unloaded(cpu, operation, operands...);
 }
 
 // --- opcode tables
@@ -133,6 +132,11 @@ Choice simd_state_group(u8 prefix, u8 modrm);    // 0F AE
 template <void (*F)(Cpu&, const Insn&)>
 constexpr SimdEntry either_form(Op op, Isa isa) {
   return {op, isa, simple_choice<F>(), simple_choice<F>()};
+}
+// With a fast half for each form.
+template <void (*Whole)(Cpu&, const Insn&), bool (*Register)(Cpu&, const Insn&), bool (*Memory)(Cpu&, const Insn&)>
+constexpr SimdEntry two_forms(Op op, Isa isa) {
+  return {op, isa, {fast_or_whole<Register, Whole>, false}, {fast_or_whole<Memory, Whole>, false}};
 }
 template <void (*F)(Cpu&, const Insn&)>
 constexpr SimdEntry register_form(Op op, Isa isa) {

@@ -112,6 +112,7 @@ RunResult SoftVcpu::dispatch_loop() {
   last_event_ = {};
   _setjmp(cpu.fault_env); // raised events arrive here, in cpu.event
   for (;;) {
+    unload_fp(cpu);
     cpu.counters.instructions.store(cpu.instructions, std::memory_order_relaxed);
     if (cpu.shutdown) return RunResult::shutdown;
     if (cpu.event.kind != EventKind::none) {

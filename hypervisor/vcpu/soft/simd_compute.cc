@@ -112,31 +112,39 @@ void integer(Cpu& cpu, const Insn& i) {
   const __m128i b = xmm_operand<R.width>(cpu, i);
   set_xmm(cpu, i.reg, native<R.op>(xmm(cpu, i.reg), b));
 }
+template <Row R, bool Memory>
+[[gnu::always_inline]] inline bool integer_fast(Cpu& cpu, const Insn& i) {
+  __m128i b;
+  if (!cpu.sse_allowed || !fast_operand<R.width, Memory>(cpu, i, b)) return false;
+  set_xmm(cpu, i.reg, native<R.op>(xmm(cpu, i.reg), b));
+  return true;
+}
 template <Row R>
 void floating(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
-  const __m128i a = xmm(cpu, i.reg), b = xmm_operand<R.width>(cpu, i);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = native_float<R.op>(a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  const __m128i b = xmm_operand<R.width>(cpu, i);
+  const auto operation = [](__m128i x, __m128i y) { return native_float<R.op>(x, y); };
+  set_xmm(cpu, i.reg, arithmetic(cpu, operation, xmm(cpu, i.reg), b));
+}
+template <Row R, bool Memory>
+[[gnu::always_inline]] inline bool floating_fast(Cpu& cpu, const Insn& i) {
+  __m128i b;
+  if (!(cpu.fp_loaded & LOADED_MXCSR) || !fast_operand<R.width, Memory>(cpu, i, b)) return false;
+  set_xmm(cpu, i.reg, native_float<R.op>(xmm(cpu, i.reg), b));
+  return true;
 }
 
-using IntegerImm = __m128i (*)(__m128i, __m128i);
-using FloatingImm = __m128i (*)(__m128i, __m128i, u32&);
+using WithImm = __m128i (*)(__m128i, __m128i);
 template <std::size_t Size>
-struct IntegerImmTable {
-  IntegerImm at[Size];
-};
-template <std::size_t Size>
-struct FloatingImmTable {
-  FloatingImm at[Size];
+struct ImmTable {
+  WithImm at[Size];
 };
 template <Row R, std::size_t... N>
-constexpr IntegerImmTable<sizeof...(N)> integer_imm_table(std::index_sequence<N...>) {
+constexpr ImmTable<sizeof...(N)> integer_imm_table(std::index_sequence<N...>) {
   return {{native_imm<R.op, N & R.imm_mask>...}};
 }
 template <Row R, std::size_t... N>
-constexpr FloatingImmTable<sizeof...(N)> floating_imm_table(std::index_sequence<N...>) {
+constexpr ImmTable<sizeof...(N)> floating_imm_table(std::index_sequence<N...>) {
   return {{native_float_imm<R.op, N & R.imm_mask>...}};
 }
 template <Row R>
@@ -151,9 +159,7 @@ void floating_imm(Cpu& cpu, const Insn& i) {
   static constexpr auto TABLE = floating_imm_table<R>(std::make_index_sequence<R.imm_mask + 1>());
   check_sse(cpu);
   const __m128i a = xmm(cpu, i.reg), b = xmm_operand<R.width>(cpu, i);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = TABLE.at[i.imm & R.imm_mask](a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  set_xmm(cpu, i.reg, arithmetic(cpu, TABLE.at[i.imm & R.imm_mask], a, b));
 }
 template <Row R>
 void mmx(Cpu& cpu, const Insn& i) {
@@ -171,8 +177,10 @@ void mmx(Cpu& cpu, const Insn& i) {
 
 template <Row R>
 constexpr SimdEntry entry() {
-  if constexpr (R.kind == Kind::integer) return either_form<integer<R>>(R.op, R.isa);
-  if constexpr (R.kind == Kind::floating) return either_form<floating<R>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::integer)
+    return two_forms<integer<R>, integer_fast<R, false>, integer_fast<R, true>>(R.op, R.isa);
+  if constexpr (R.kind == Kind::floating)
+    return two_forms<floating<R>, floating_fast<R, false>, floating_fast<R, true>>(R.op, R.isa);
   if constexpr (R.kind == Kind::integer_imm) return either_form<integer_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::floating_imm) return either_form<floating_imm<R>>(R.op, R.isa);
   if constexpr (R.kind == Kind::mmx) return either_form<mmx<R>>(R.op, R.isa);

@@ -13,21 +13,16 @@ bool rex_w(const Insn& i) { return (i.flags & INSN_REX_W) != 0; }
 
 // --- CVTSI2SS, CVTSI2SD
 template <Op O, bool W>
-__m128i from_general(__m128i a, u64 b, u32& csr) {
+__m128i from_general(__m128i a, u64 b) {
   register __m128i x0 __asm__("xmm0") = a;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE)
-               : "+x"(x0), [csr] "+m"(csr)
-               : "c"(b), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, W));
+  asm volatile(TRANSOM_NATIVE : "+x"(x0) : "c"(b), TRANSOM_NATIVE_OP(O, W));
   return x0;
 }
 template <Op O, bool W>
 void general_to_float_at(Cpu& cpu, const Insn& i) {
   using T = std::conditional_t<W, u64, u32>;
   const u64 b = i.form == Form::reg ? reg<T>(cpu, i.rm) : load<T>(cpu, i);
-  const __m128i a = xmm(cpu, i.reg);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = from_general<O, W>(a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  set_xmm(cpu, i.reg, arithmetic(cpu, from_general<O, W>, xmm(cpu, i.reg), b));
 }
 template <Op O>
 void general_to_float(Cpu& cpu, const Insn& i) {
@@ -37,32 +32,28 @@ void general_to_float(Cpu& cpu, const Insn& i) {
 
 // --- CVT(T)SS2SI, CVT(T)SD2SI
 template <Op O, bool W>
-u64 to_general(__m128i b, u32& csr) {
+u64 to_general(__m128i b) {
   register __m128i x1 __asm__("xmm1") = b;
   u64 result;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE)
-               : "=&a"(result), [csr] "+m"(csr)
-               : "x"(x1), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, W));
+  asm volatile(TRANSOM_NATIVE : "=&a"(result) : "x"(x1), TRANSOM_NATIVE_OP(O, W));
   return result;
 }
 template <Op O, unsigned Width>
 void float_to_general(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   const __m128i b = xmm_operand<Width>(cpu, i);
-  u64 result = 0;
-  arithmetic(cpu, [&](u32& csr) { result = rex_w(i) ? to_general<O, true>(b, csr) : to_general<O, false>(b, csr); });
-  set_reg<u64>(cpu, i.reg, result);
+  set_reg<u64>(cpu, i.reg, arithmetic(cpu, rex_w(i) ? to_general<O, true> : to_general<O, false>, b));
 }
 
 // --- (U)COMISS, (U)COMISD: flags as LAHF and SETO read them
 template <Op O>
-u16 compared_flags(__m128i a, __m128i b, u32& csr) {
+u16 compared_flags(__m128i a, __m128i b) {
   register __m128i x0 __asm__("xmm0") = a;
   register __m128i x1 __asm__("xmm1") = b;
   u32 ax = 0;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE "lahf\n\tseto %%al\n\t")
-               : "+a"(ax), [csr] "+m"(csr)
-               : "x"(x0), "x"(x1), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, false)
+  asm volatile(TRANSOM_NATIVE "lahf\n\tseto %%al\n\t"
+               : "+a"(ax)
+               : "x"(x0), "x"(x1), TRANSOM_NATIVE_OP(O, false)
                : "cc");
   return static_cast<u16>(ax);
 }
@@ -70,18 +61,17 @@ template <Op O, unsigned Width>
 void compare(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   const __m128i a = xmm(cpu, i.reg), b = xmm_operand<Width>(cpu, i);
-  u16 flags = 0;
-  arithmetic(cpu, [&](u32& csr) { flags = compared_flags<O>(a, b, csr); });
-  cpu.flags = flags;
+  cpu.flags = arithmetic(
+      cpu, [](__m128i x, __m128i y) { return compared_flags<O>(x, y); }, a, b);
 }
 
 // --- CVTPI2PS, CVTPI2PD
 template <Op O>
-__m128i from_mmx(__m128i a, u64 b, u32& csr) {
+__m128i from_mmx(__m128i a, u64 b) {
   register __m128i x0 __asm__("xmm0") = a;
-  asm volatile(TRANSOM_WITH_MXCSR("movq %[b], %%mm1\n\t" TRANSOM_NATIVE "emms\n\t")
-               : "+x"(x0), [csr] "+m"(csr)
-               : [b] "m"(b), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, false)
+  asm volatile("movq %[b], %%mm1\n\t" TRANSOM_NATIVE "emms\n\t"
+               : "+x"(x0)
+               : [b] "m"(b), TRANSOM_NATIVE_OP(O, false)
                : TRANSOM_MMX_CLOBBERS);
   return x0;
 }
@@ -93,20 +83,17 @@ void mmx_to_float(Cpu& cpu, const Insn& i) {
   if (uses_mmx) check_pending_x87(cpu);
   const u64 b = i.form == Form::reg ? mm(cpu.fx, i.rm) : load<u64>(cpu, i);
   if (uses_mmx) enter_mmx(cpu.fx); // also if the conversion raises #XM
-  const __m128i a = xmm(cpu, i.reg);
-  __m128i result;
-  arithmetic(cpu, [&](u32& csr) { result = from_mmx<O>(a, b, csr); });
-  set_xmm(cpu, i.reg, result);
+  set_xmm(cpu, i.reg, arithmetic(cpu, from_mmx<O>, xmm(cpu, i.reg), b));
 }
 
 // --- CVT(T)PS2PI, CVT(T)PD2PI
 template <Op O>
-u64 to_mmx(__m128i b, u32& csr) {
+u64 to_mmx(__m128i b) {
   register __m128i x1 __asm__("xmm1") = b;
   u64 result;
-  asm volatile(TRANSOM_WITH_MXCSR(TRANSOM_NATIVE "movq %%mm0, %[result]\n\temms\n\t")
-               : [result] "=&m"(result), [csr] "+m"(csr)
-               : "x"(x1), [host] "m"(HOST_MXCSR), TRANSOM_NATIVE_OP(O, false)
+  asm volatile(TRANSOM_NATIVE "movq %%mm0, %[result]\n\temms\n\t"
+               : [result] "=&m"(result)
+               : "x"(x1), TRANSOM_NATIVE_OP(O, false)
                : TRANSOM_MMX_CLOBBERS);
   return result;
 }
@@ -116,9 +103,7 @@ void float_to_mmx(Cpu& cpu, const Insn& i) {
   check_pending_x87(cpu);
   const __m128i b = xmm_operand<Width>(cpu, i);
   enter_mmx(cpu.fx);
-  u64 result = 0;
-  arithmetic(cpu, [&](u32& csr) { result = to_mmx<O>(b, csr); });
-  set_mm(cpu.fx, i.reg & 7, result);
+  set_mm(cpu.fx, i.reg & 7, arithmetic(cpu, to_mmx<O>, b));
 }
 
 // --- PTEST

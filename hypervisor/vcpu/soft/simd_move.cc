@@ -22,6 +22,26 @@ void store_xmm(Cpu& cpu, const Insn& i) { // and MOVNTPS MOVNTPD MOVNTDQ
     store_vector<A>(cpu, i, xmm(cpu, i.reg));
 }
 
+template <Align A, bool Memory>
+[[gnu::always_inline]] inline bool load_xmm_fast(Cpu& cpu, const Insn& i) {
+  __m128i value;
+  if (!cpu.sse_allowed || !fast_operand<16, Memory, A>(cpu, i, value)) return false;
+  set_xmm(cpu, i.reg, value);
+  return true;
+}
+template <Align A, bool Memory>
+[[gnu::always_inline]] inline bool store_xmm_fast(Cpu& cpu, const Insn& i) {
+  if (!cpu.sse_allowed) return false;
+  if constexpr (Memory) {
+    u8* const p = direct_operand<16, true, A>(cpu, i);
+    if (p == nullptr) return false;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), xmm(cpu, i.reg));
+  } else {
+    set_xmm(cpu, i.rm, xmm(cpu, i.reg));
+  }
+  return true;
+}
+
 // --- scalars: MOVSS, MOVSD. Between registers the rest of the destination stays; from memory it becomes zero.
 template <class T>
 void merge_low(Cpu& cpu, unsigned to, unsigned from) {
@@ -42,6 +62,31 @@ void store_scalar(Cpu& cpu, const Insn& i) {
     merge_low<T>(cpu, i.rm, i.reg);
   else
     store<T>(cpu, i, static_cast<T>(low_half(xmm(cpu, i.reg))));
+}
+
+template <class T, bool Memory>
+[[gnu::always_inline]] inline bool load_scalar_fast(Cpu& cpu, const Insn& i) {
+  if (!cpu.sse_allowed) return false;
+  if constexpr (Memory) {
+    __m128i value;
+    if (!fast_operand<sizeof(T), true>(cpu, i, value)) return false;
+    set_xmm(cpu, i.reg, value);
+  } else {
+    merge_low<T>(cpu, i.reg, i.rm);
+  }
+  return true;
+}
+template <class T, bool Memory>
+[[gnu::always_inline]] inline bool store_scalar_fast(Cpu& cpu, const Insn& i) {
+  if (!cpu.sse_allowed) return false;
+  if constexpr (Memory) {
+    u8* const p = direct_operand<sizeof(T), true>(cpu, i);
+    if (p == nullptr) return false;
+    std::memcpy(p, cpu.fx.xmm[i.reg % 16], sizeof(T));
+  } else {
+    merge_low<T>(cpu, i.rm, i.reg);
+  }
+  return true;
 }
 
 // --- halves. Half 0: low, 1: high.
@@ -198,15 +243,32 @@ void emms(Cpu& cpu, const Insn&) {
 constexpr auto ALIGNED = Align::natural;
 constexpr auto ANY = Align::none;
 
+template <Align A>
+constexpr SimdEntry loads(Op op) {
+  return two_forms<load_xmm<A>, load_xmm_fast<A, false>, load_xmm_fast<A, true>>(op, Isa::sse2);
+}
+template <Align A>
+constexpr SimdEntry stores(Op op) {
+  return two_forms<store_xmm<A>, store_xmm_fast<A, false>, store_xmm_fast<A, true>>(op, Isa::sse2);
+}
+template <class T>
+constexpr SimdEntry scalar_loads(Op op) {
+  return two_forms<load_scalar<T>, load_scalar_fast<T, false>, load_scalar_fast<T, true>>(op, Isa::sse2);
+}
+template <class T>
+constexpr SimdEntry scalar_stores(Op op) {
+  return two_forms<store_scalar<T>, store_scalar_fast<T, false>, store_scalar_fast<T, true>>(op, Isa::sse2);
+}
+
 constexpr std::array ENTRIES = {
-    either_form<load_xmm<ANY>>({1, 0, 0x10}, Isa::sse2),
-    either_form<load_xmm<ANY>>({1, 0x66, 0x10}, Isa::sse2),
-    either_form<load_scalar<u32>>({1, 0xf3, 0x10}, Isa::sse2),
-    either_form<load_scalar<u64>>({1, 0xf2, 0x10}, Isa::sse2),
-    either_form<store_xmm<ANY>>({1, 0, 0x11}, Isa::sse2),
-    either_form<store_xmm<ANY>>({1, 0x66, 0x11}, Isa::sse2),
-    either_form<store_scalar<u32>>({1, 0xf3, 0x11}, Isa::sse2),
-    either_form<store_scalar<u64>>({1, 0xf2, 0x11}, Isa::sse2),
+    loads<ANY>({1, 0, 0x10}),
+    loads<ANY>({1, 0x66, 0x10}),
+    scalar_loads<u32>({1, 0xf3, 0x10}),
+    scalar_loads<u64>({1, 0xf2, 0x10}),
+    stores<ANY>({1, 0, 0x11}),
+    stores<ANY>({1, 0x66, 0x11}),
+    scalar_stores<u32>({1, 0xf3, 0x11}),
+    scalar_stores<u64>({1, 0xf2, 0x11}),
     either_form<load_half<0>>({1, 0, 0x12}, Isa::sse2),
     memory_form<load_half<0>>({1, 0x66, 0x12}, Isa::sse2),
     memory_form<store_half<0>>({1, 0, 0x13}, Isa::sse2),
@@ -215,10 +277,10 @@ constexpr std::array ENTRIES = {
     memory_form<load_half<1>>({1, 0x66, 0x16}, Isa::sse2),
     memory_form<store_half<1>>({1, 0, 0x17}, Isa::sse2),
     memory_form<store_half<1>>({1, 0x66, 0x17}, Isa::sse2),
-    either_form<load_xmm<ALIGNED>>({1, 0, 0x28}, Isa::sse2),
-    either_form<load_xmm<ALIGNED>>({1, 0x66, 0x28}, Isa::sse2),
-    either_form<store_xmm<ALIGNED>>({1, 0, 0x29}, Isa::sse2),
-    either_form<store_xmm<ALIGNED>>({1, 0x66, 0x29}, Isa::sse2),
+    loads<ALIGNED>({1, 0, 0x28}),
+    loads<ALIGNED>({1, 0x66, 0x28}),
+    stores<ALIGNED>({1, 0, 0x29}),
+    stores<ALIGNED>({1, 0x66, 0x29}),
     memory_form<store_xmm<ALIGNED>>({1, 0, 0x2b}, Isa::sse2),
     memory_form<store_xmm<ALIGNED>>({1, 0x66, 0x2b}, Isa::sse2),
     register_form<movmskps>({1, 0, 0x50}, Isa::sse2),
@@ -226,15 +288,15 @@ constexpr std::array ENTRIES = {
     either_form<general_to_mmx>({1, 0, 0x6e}, Isa::sse2),
     either_form<general_to_xmm>({1, 0x66, 0x6e}, Isa::sse2),
     either_form<load_mmx>({1, 0, 0x6f}, Isa::sse2),
-    either_form<load_xmm<ALIGNED>>({1, 0x66, 0x6f}, Isa::sse2),
-    either_form<load_xmm<ANY>>({1, 0xf3, 0x6f}, Isa::sse2),
+    loads<ALIGNED>({1, 0x66, 0x6f}),
+    loads<ANY>({1, 0xf3, 0x6f}),
     either_form<emms>({1, 0, 0x77}, Isa::sse2),
     either_form<mmx_to_general>({1, 0, 0x7e}, Isa::sse2),
     either_form<xmm_to_general>({1, 0x66, 0x7e}, Isa::sse2),
     either_form<load_quad>({1, 0xf3, 0x7e}, Isa::sse2),
     either_form<store_mmx>({1, 0, 0x7f}, Isa::sse2),
-    either_form<store_xmm<ALIGNED>>({1, 0x66, 0x7f}, Isa::sse2),
-    either_form<store_xmm<ANY>>({1, 0xf3, 0x7f}, Isa::sse2),
+    stores<ALIGNED>({1, 0x66, 0x7f}),
+    stores<ANY>({1, 0xf3, 0x7f}),
     memory_form<store_general>({1, 0, 0xc3}, Isa::sse2),
     either_form<store_quad>({1, 0x66, 0xd6}, Isa::sse2),
     register_form<mmx_to_xmm>({1, 0xf3, 0xd6}, Isa::sse2),

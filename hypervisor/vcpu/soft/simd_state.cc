@@ -20,7 +20,8 @@ u64 image_address(Cpu& cpu, const Insn& i, Access access) {
 void fxsave(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
   const u64 linear = image_address(cpu, i, Access::write);
-  Fx image = cpu.fx;
+  unload_fp(cpu);
+  Fx image = fxsave_image(cpu);
   image.reserved0 = 0;
   image.mxcsr_mask = MXCSR_DEFINED;
   if (!(i.flags & INSN_REX_W)) { // offset and selector instead of a 64-bit pointer
@@ -32,6 +33,7 @@ void fxsave(Cpu& cpu, const Insn& i) {
 
 void fxrstor(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
+  unload_fp(cpu);
   Fx image = cpu.fx;
   read_image(cpu, image_address(cpu, i, Access::read), reinterpret_cast<u8*>(&image), image_bytes(cpu));
   if (image.mxcsr & ~MXCSR_DEFINED) raise(cpu, GP, 0);
@@ -44,17 +46,19 @@ void fxrstor(Cpu& cpu, const Insn& i) {
   }
   for (u8(&value)[16] : image.st) std::memset(value + 10, 0, 6);
   set_fcw(image, image.fcw);
-  cpu.fx = image;
+  set_fxsave_image(cpu, image);
 }
 
 void ldmxcsr(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
   const u32 value = load<u32>(cpu, i);
   if (value & ~MXCSR_DEFINED) raise(cpu, GP, 0);
+  unload_fp(cpu);
   cpu.fx.mxcsr = value;
 }
 void stmxcsr(Cpu& cpu, const Insn& i) {
   check_sse(cpu);
+  unload_fp(cpu);
   store<u32>(cpu, i, cpu.fx.mxcsr);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "hypervisor/vcpu/soft/block_cache.hpp"
+#include "hypervisor/vcpu/soft/fpu.hpp"
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
@@ -133,8 +134,15 @@ void SoftVcpu::set_registers(const VcpuRegisters& r) {
   update_mode(cpu);
 }
 
-void SoftVcpu::fpu_state(u8 (&image)[512]) const { std::memcpy(image, &cpu_->fx, sizeof image); }
-void SoftVcpu::set_fpu_state(const u8 (&image)[512]) { std::memcpy(&cpu_->fx, image, sizeof image); }
+void SoftVcpu::fpu_state(u8 (&image)[512]) const {
+  const Fx fx = fxsave_image(*cpu_);
+  std::memcpy(image, &fx, sizeof image);
+}
+void SoftVcpu::set_fpu_state(const u8 (&image)[512]) {
+  Fx fx;
+  std::memcpy(static_cast<void*>(&fx), image, sizeof image);
+  set_fxsave_image(*cpu_, fx);
+}
 const VcpuCounters& SoftVcpu::counters() const { return cpu_->counters; }
 
 void SoftVcpu::set_debug(const DebugControl& control) {

@@ -1,4 +1,5 @@
-// x87 instructions that compute, load or store a value: executed by the host's x87 unit.
+// x87 instructions that compute, load or store a value: executed by the host's x87 unit with the guest's whole state,
+// for any operands and any control word. Most executions do not need that: x87_direct.cc.
 //
 // The guest's registers, control, status and tags are loaded with FXRSTOR, the guest's opcode is executed, and FXSAVE
 // takes the result; so rounding, TOP, tags, stack faults, C0–C3 and responses to unmasked exceptions are the
@@ -57,8 +58,10 @@ constexpr auto MEMORY_FORMS = memory_forms(std::make_index_sequence<64>());
 
 // A private image with the guest's x87 state. XMM registers and MXCSR in it are the host's.
 struct Scratch {
-  explicit Scratch(const Cpu& cpu) {
+  explicit Scratch(Cpu& cpu) {
+    unload_fp(cpu);
     std::memcpy(static_cast<void*>(&image), &cpu.fx, X87_BYTES);
+    for (unsigned n = 0; n < 8; ++n) std::memcpy(image.st[n], st(cpu.fx, n), 16);
     image.mxcsr = _mm_getcsr();
     // Exceptions that IGNNE# suppresses must not stop the host; they come back in commit().
     if (image.fsw & FSW_ES) [[unlikely]] {
@@ -81,6 +84,7 @@ struct Scratch {
     image.fip = x87_code_pointer(cpu);
     image.fdp = memory ? data_pointer : cpu.fx.fdp;
     std::memcpy(static_cast<void*>(&cpu.fx), &image, X87_BYTES);
+    for (unsigned n = 0; n < 8; ++n) std::memcpy(st(cpu.fx, n), image.st[n], 16);
     if (suppressed) update_fsw_summary(cpu.fx);
   }
 
@@ -153,11 +157,16 @@ constexpr u64 REGISTERS[8] = {
 
 } // namespace
 
+Choice x87_whole_handler(u8 opcode, u8 modrm) {
+  if (modrm < 0xc0) return MEMORY[opcode & 7][(modrm >> 3) & 7];
+  return (REGISTERS[opcode & 7] >> (modrm & 63)) & 1 ? simple_choice<compute>() : Choice{};
+}
+
 Choice x87_handler(u8 opcode, u8 modrm) {
   if (const Choice control = x87_control_handler(opcode, modrm); control.handler != nullptr) return control;
   if (opcode < 0xd8 || opcode > 0xdf) return {};
-  if (modrm < 0xc0) return MEMORY[opcode & 7][(modrm >> 3) & 7];
-  return (REGISTERS[opcode & 7] >> (modrm & 63)) & 1 ? simple_choice<compute>() : Choice{};
+  if (const Choice direct = x87_direct_handler(opcode, modrm); direct.handler != nullptr) return direct;
+  return x87_whole_handler(opcode, modrm);
 }
 
 } // namespace transom::soft

@@ -12,7 +12,9 @@ namespace {
 
 constexpr u16 FCW_INIT = 0x037f;
 
-void initialise(Fx& fx) {
+void initialise(Cpu& cpu) {
+  unload_fp(cpu);
+  Fx& fx = cpu.fx;
   set_top(fx, 0);
   fx.fcw = FCW_INIT;
   fx.fsw = 0;
@@ -38,7 +40,7 @@ u16 full_tags(const Fx& fx) {
   u32 tags = 0;
   for (unsigned n = 0; n < 8; ++n) {
     const bool used = (fx.ftw >> n) & 1;
-    tags |= u32{used ? tag_of(fx.st[(n - fsw_top(fx)) & 7]) : TAG_EMPTY} << (2 * n);
+    tags |= u32{used ? tag_of(fx.st[n]) : TAG_EMPTY} << (2 * n);
   }
   return static_cast<u16>(tags);
 }
@@ -77,6 +79,7 @@ Environment environment(const Cpu& cpu, bool wide) {
   return e;
 }
 void set_environment(Cpu& cpu, const Environment& e, bool wide) {
+  unload_fp(cpu);
   Fx& fx = cpu.fx;
   set_top(fx, e.field[1] >> 11 & 7);
   fx.fsw = static_cast<u16>(e.field[1]);
@@ -117,16 +120,21 @@ void fn_ignored(Cpu& cpu, const Insn&) { check_x87(cpu); }
 
 void fninit(Cpu& cpu, const Insn&) {
   check_x87(cpu);
-  initialise(cpu.fx);
+  initialise(cpu);
 }
 void fnclex(Cpu& cpu, const Insn&) {
   check_x87(cpu);
+  unload_fp(cpu);
   cpu.fx.fsw &= static_cast<u16>(~(FSW_EXCEPTIONS | FSW_SF | FSW_ES | FSW_B));
 }
 void fldcw(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
   check_pending_x87(cpu);
-  set_fcw(cpu.fx, load<u16>(cpu, i));
+  const u16 value = load<u16>(cpu, i);
+  const bool reload = (cpu.fp_loaded & LOADED_FCW) && (value & FCW_MASKS) == FCW_MASKS;
+  if (!reload) unload_fp(cpu);
+  set_fcw(cpu.fx, value);
+  if (reload) asm volatile("fldcw %0" : : "m"(cpu.fx.fcw));
 }
 void fnstcw(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
@@ -153,6 +161,7 @@ void fnstenv(Cpu& cpu, const Insn& i) {
   u8 image[Environment::MAX_BYTES];
   const unsigned bytes = pack(environment(cpu, i.osz != 2), i.osz != 2, image);
   write_image(cpu, operand_address(cpu, i, bytes, true), image, bytes);
+  unload_fp(cpu);
   set_fcw(cpu.fx, cpu.fx.fcw | FCW_MASKS);
 }
 void frstor(Cpu& cpu, const Insn& i) {
@@ -162,15 +171,15 @@ void frstor(Cpu& cpu, const Insn& i) {
   const unsigned header = environment_bytes(i);
   read_image(cpu, operand_address(cpu, i, header + 80, false), image, header + 80);
   set_environment(cpu, unpack(image, i.osz != 2), i.osz != 2);
-  for (unsigned n = 0; n < 8; ++n) std::memcpy(cpu.fx.st[n], image + header + n * 10, 10);
+  for (unsigned n = 0; n < 8; ++n) std::memcpy(st(cpu.fx, n), image + header + n * 10, 10);
 }
 void fnsave(Cpu& cpu, const Insn& i) {
   check_x87(cpu);
   u8 image[Environment::MAX_BYTES + 80];
   const unsigned header = pack(environment(cpu, i.osz != 2), i.osz != 2, image);
-  for (unsigned n = 0; n < 8; ++n) std::memcpy(image + header + n * 10, cpu.fx.st[n], 10);
+  for (unsigned n = 0; n < 8; ++n) std::memcpy(image + header + n * 10, st(cpu.fx, n), 10);
   write_image(cpu, operand_address(cpu, i, header + 80, true), image, header + 80);
-  initialise(cpu.fx);
+  initialise(cpu);
 }
 
 } // namespace

@@ -8,6 +8,11 @@ namespace transom::soft {
 // FWAIT, FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FLDENV, FNSTENV, FRSTOR, FNSAVE; null for everything else.
 Choice x87_control_handler(u8 opcode, u8 modrm);
 
+// The instructions that compute, load or store a value: with the whole state loaded, always right (x87.cc); and with
+// nothing but operands, where that is enough (x87_direct.cc), else null.
+Choice x87_whole_handler(u8 opcode, u8 modrm);
+Choice x87_direct_handler(u8 opcode, u8 modrm);
+
 void set_fcw(Fx& fx, u16 value); // and what follows from the masks: ES, B
 
 // What FIP and FDP become for this instruction (fpu.hpp says what they hold).
