@@ -176,7 +176,6 @@ struct Cpu {
   Tlb tlbs[2];                    // 0: supervisor (also implicit accesses of the core), 1: user
   PhysEntry phys[PHYS_ENTRIES];   // platform->page(), remembered
   u64 large_pages[64] = {};       // hashed 2 MiB regions that large-page translations were taken from, for INVLPG
-  bool huge_pages = false;        // a 1 GiB page was: INVLPG flushes everything
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
 };
 
