@@ -134,6 +134,7 @@ struct Cpu {
   u16 mode = 0;  // ModeBits
   u8 cpl = 0;
   bool interrupt_shadow = false; // STI, MOV SS, POP SS: no interrupt before the next instruction is done
+  bool debug_shadow = false;     // with it, of MOV SS and POP SS: no debug trap either
   bool leave = false;            // the dispatcher is to return to the run loop at the next lookup
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
