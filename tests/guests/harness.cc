@@ -1,5 +1,7 @@
 #include "tests/guests/harness.hpp"
 
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -31,12 +33,9 @@ std::string read_file(const fs::path& file) {
   return text.str();
 }
 
-namespace {
 void write_file(const fs::path& file, const std::string& content) {
   std::ofstream(file, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
 }
-
-} // namespace
 
 // Counters of the info JSON: lists of names and values, those of a device behind its name.
 std::map<std::string, unsigned long long> counters_of(const std::string& json) {
@@ -81,6 +80,7 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
   return folder / "vm.toml";
 }
 
+std::string image(const std::string& name) { return std::string(GUEST_DIR) + "/" + name; }
 std::string program(const std::string& name) { return std::string(TRANSOM_BIN_DIR) + "/" + name; }
 
 int start_program(const std::vector<std::string>& arguments, const Scratch& folder, const std::string& output) {
@@ -105,6 +105,17 @@ int wait_for_program(int pid) {
   int status = 0;
   if (::waitpid(pid, &status, 0) != pid) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int wait_for_program(int pid, unsigned seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::seconds(seconds);
+  for (int status = 0;; ::usleep(10'000)) {
+    const int answer = ::waitpid(pid, &status, WNOHANG);
+    if (answer == pid) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (answer != 0) return -1;
+    if (Clock::now() > deadline) ::kill(pid, SIGKILL);
+  }
 }
 
 std::string output_of(const std::vector<std::string>& arguments, const Scratch& folder) {

@@ -47,13 +47,16 @@ class Scratch {
 // The domain's TOML for `run`, its disk and module written into `folder`.
 std::filesystem::path write_domain(const GuestRun& run, const Scratch& folder);
 std::string read_file(const std::filesystem::path& file);
+void write_file(const std::filesystem::path& file, const std::string& content);
 
 // Starts a program with XDG_RUNTIME_DIR and the plugin path set for `folder`; stderr goes to folder/errors.
 int start_program(const std::vector<std::string>& arguments, const Scratch& folder, const std::string& output = "");
 std::string output_of(const std::vector<std::string>& arguments, const Scratch& folder); // stdout of one that ends
 std::map<std::string, unsigned long long> counters_of(const std::string& info_json);
-int wait_for_program(int pid); // exit status, or 128 + signal
+int wait_for_program(int pid);                   // exit status, or 128 + signal
+int wait_for_program(int pid, unsigned seconds); // ditto; one that takes longer is killed
 std::string program(const std::string& name);
+std::string image(const std::string& name); // of a guest
 
 GuestResult run_guest(const GuestRun& run, const Scratch& folder);
 GuestResult run_guest(const GuestRun& run);

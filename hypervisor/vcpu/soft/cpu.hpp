@@ -155,6 +155,7 @@ struct Cpu {
   u16 mode = 0;  // ModeBits
   u8 cpl = 0;
   bool interrupt_shadow = false; // STI, MOV SS, POP SS: no interrupt before the next instruction is done
+  bool debug_shadow = false;     // with it, of MOV SS and POP SS: no debug trap either
   bool leave = false;            // the dispatcher is to return to the run loop at the next lookup
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
@@ -201,7 +202,6 @@ struct Cpu {
   Tlb tlbs[2];                    // 0: supervisor (also implicit accesses of the core), 1: user
   PhysEntry phys[PHYS_ENTRIES];   // platform->page(), remembered
   u64 large_pages[64] = {};       // hashed 2 MiB regions that large-page translations were taken from, for INVLPG
-  bool huge_pages = false;        // a 1 GiB page was: INVLPG flushes everything
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
 };
 

@@ -147,6 +147,7 @@ void iret(Cpu& cpu, const Insn& i) {
     protected_iret(cpu, i.osz);
   else
     real_iret(cpu, i.osz);
+  cpu.leave |= cpu.nmi_blocked; // the next one may be waiting
   cpu.nmi_blocked = false;
 }
 

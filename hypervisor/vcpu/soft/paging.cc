@@ -119,8 +119,8 @@ Walk walk_64(const Request& r) {
     if (e.value & always_reserved) r.reserved();
     allowed &= e.value;
     nx |= (e.value & PTE_NX) != 0;
-    const bool leaf = level == 0 || ((e.value & PTE_PS) && level != 3);
-    if (level == 3 && (e.value & PTE_PS)) r.reserved();
+    const bool leaf = level == 0 || (e.value & PTE_PS);
+    if (leaf && level > 1) r.reserved(); // no pages of 1 GiB: CPUID does not show them
     if (leaf) {
       const u64 low = (u64{1} << shift) - 1;
       if (level != 0 && (e.value & low & ADDRESS & ~u64{0x1000})) r.reserved(); // bit 12 is PAT
@@ -157,7 +157,6 @@ void fill(Cpu& cpu, Tlb& tlb, u64 index, u64 page, const Walk& w) {
   if (w.page_bits > 12) {
     const u64 region = page >> 21;
     cpu.large_pages[region / 64 % 64] |= u64{1} << (region % 64);
-    cpu.huge_pages |= w.page_bits > 22;
   }
   cpu.counters.tlb_misses.store(cpu.counters.tlb_misses.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
@@ -243,7 +242,6 @@ void reset_tlb(Cpu& cpu) {
   }
   cpu.tlbs[0].locals = cpu.tlbs[1].locals = 0;
   for (u64& word : cpu.large_pages) word = 0;
-  cpu.huge_pages = false;
 }
 
 void flush_tlb(Cpu& cpu) {
@@ -267,7 +265,6 @@ void flush_tlb_local(Cpu& cpu) {
 
 void flush_tlb_page(Cpu& cpu, u64 linear) {
   const u64 region = linear >> 21;
-  if (cpu.huge_pages) return flush_tlb(cpu);
   if (cpu.large_pages[region / 64 % 64] >> (region % 64) & 1) {
     // A large page may have left many entries: 4 MiB covers both sizes.
     for (Tlb& tlb : cpu.tlbs)

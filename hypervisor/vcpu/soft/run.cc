@@ -51,14 +51,14 @@ void step_one(Cpu& cpu) {
   }
   const bool trap = cpu.rflags & FLAG_TF;
   cpu.rflags &= ~FLAG_RF;
-  cpu.interrupt_shadow = false;
+  cpu.interrupt_shadow = cpu.debug_shadow = false;
   cpu.mode |= MODE_STEP;
   Block* const b = cpu.blocks->find(cpu);
   const u8 opcode = b->insns()->opcode;
   cpu.gpr[REG_RIP] = cpu.rip;
   cpu.leave = true;
   run_from(cpu, b->insns());
-  if (trap && !entered_handler(cpu, opcode)) cpu.pending_debug |= DR6_BS;
+  if (trap && !entered_handler(cpu, opcode) && !cpu.debug_shadow) cpu.pending_debug |= DR6_BS;
 }
 
 } // namespace
@@ -78,7 +78,7 @@ bool SoftVcpu::take_events() {
     result_ = RunResult::exited;
     return false;
   }
-  if (cpu.pending_debug != 0) {
+  if (cpu.pending_debug != 0 && !(cpu.interrupt_shadow && cpu.debug_shadow)) {
     cpu.dr[6] |= cpu.pending_debug;
     cpu.pending_debug = 0;
     cpu.halted = false;

@@ -23,11 +23,11 @@ void store_selector(Cpu& cpu, const Insn& i, u16 selector) {
     store<u16>(cpu, i, selector);
 }
 
-// Shadow: a stack switch in two instructions is not to be interrupted between them.
+// Shadow: a stack switch in two instructions is not to be interrupted between them (SDM 3A 6.8.3).
 void commit_segment(Cpu& cpu, unsigned index, const Segment& s) {
   set_segment(cpu, index, s);
   if (index != SS) return;
-  cpu.interrupt_shadow = true;
+  cpu.interrupt_shadow = cpu.debug_shadow = true;
   cpu.leave = true;
   update_mode(cpu);
 }

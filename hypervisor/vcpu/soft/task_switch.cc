@@ -146,7 +146,9 @@ void switch_task(Cpu& cpu, u16 selector, Descriptor tss, TaskSource source) {
   const bool nests = source == TaskSource::call || source == TaskSource::event;
 
   TaskState s = read_state(cpu, to);
-  const u64 flags = get_flags(cpu);
+  u64 flags = get_flags(cpu);
+  const Event& e = cpu.delivering;
+  if (source == TaskSource::event && e.kind == EventKind::fault && e.vector != DB) flags |= FLAG_RF; // as it is pushed
   save_state(cpu, from, source == TaskSource::iret ? flags & ~FLAG_NT : flags);
   if (nests) {
     write_system<u16>(cpu, static_cast<u32>(to.base), cpu.tr.selector);

@@ -110,15 +110,17 @@ every:
 
 section .data
 align 8
+global gdt
 gdt:    dq 0, 0x00af9b000000ffff, 0x00cf93000000ffff
-gdtr:   dw 23
+        times 61 dq 0
+gdtr:   dw 511
         dq gdt
 idtr:   dw 4095
         dq idt
 
 section .bss
 alignb 4096
-global pd
+global pml4, pdpt, pd, idt
 pml4:   resb 4096
 pdpt:   resb 4096
 pd:     resb 4 * 4096

@@ -1,64 +1,13 @@
 #include "tests/guests/lib/guest.hpp"
 
-u32 boot_magic, boot_info;
 extern "C" u64 pd[2048];
 
 namespace {
 Handler handlers[256];
-u64 checks, failures;
+Handler other_handler;
 alignas(4096) u64 window_table[2][512];
 u64 window_base[2];
 } // namespace
-
-void print(const char* text) {
-  const char* end = text;
-  while (*end != 0) ++end;
-  u64 count = static_cast<u64>(end - text);
-  asm volatile("rep outsb" : "+S"(text), "+c"(count) : "d"(0xe9) : "memory");
-}
-
-void print_number(u64 value, u32 base) {
-  char digits[72];
-  char* at = digits + sizeof digits - 1;
-  *at = 0;
-  do *--at = "0123456789abcdef"[value % base];
-  while ((value /= base) != 0);
-  if (base == 16) *--at = 'x', *--at = '0';
-  print(at);
-}
-
-bool check(bool holds, const char* what) {
-  ++checks;
-  if (holds) return true;
-  ++failures;
-  print("FAILED: "), print(what), print("\n");
-  return false;
-}
-
-bool check_equal(u64 got, u64 expected, const char* what) {
-  ++checks;
-  if (got == expected) return true;
-  ++failures;
-  print("FAILED: "), print(what), print(": got "), print_number(got, 16), print(", expected ");
-  print_number(expected, 16), print("\n");
-  return false;
-}
-
-void expect(const char* counter, u64 value) {
-  print("expect "), print(counter), print(" "), print_number(value), print("\n");
-}
-
-void finish() {
-  print_number(checks), print(" checks, "), print_number(failures), print(" failures\n");
-  out32(0xf4, failures == 0 && checks != 0 ? PASSED : FAILED);
-  for (;;) asm volatile("cli; hlt");
-}
-
-void die(const char* why) {
-  ++failures;
-  print("FAILED: "), print(why), print("\n");
-  finish();
-}
 
 u32 pci_read(u32 device, u32 function, u32 offset) {
   out32(0xcf8, 1u << 31 | device << 11 | function << 8 | offset);
@@ -70,9 +19,11 @@ void pci_write(u32 device, u32 function, u32 offset, u32 value) {
 }
 
 void handle(u8 vector, Handler handler) { handlers[vector] = handler; }
+void handle_others(Handler handler) { other_handler = handler; }
 
 extern "C" void on_vector(Frame* frame) {
   if (Handler handler = handlers[frame->vector & 255]) return handler(*frame);
+  if (other_handler != nullptr) return other_handler(*frame);
   print("vector "), print_number(frame->vector, 16), print(", error "), print_number(frame->error, 16);
   print(", rip "), print_number(frame->rip, 16), print(", cr2 "), print_number(fault_address(), 16), print("\n");
   die("an interrupt or exception that nobody expects");
@@ -105,15 +56,4 @@ void open_window(u64 window) {
 void map_page(u64 window, u64 address, u64 physical, bool present) {
   table_of(window)[address >> 12 & 511] = present ? physical | 3 : 0;
   flush_tlb();
-}
-
-extern "C" void* memset(void* to, int value, u64 bytes) {
-  void* start = to;
-  asm volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(value) : "memory");
-  return start;
-}
-extern "C" void* memcpy(void* to, const void* from, u64 bytes) {
-  void* start = to;
-  asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
-  return start;
 }
