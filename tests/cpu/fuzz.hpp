@@ -14,7 +14,9 @@ struct Campaign {
   Mode mode = Mode::bits64;
   Kind kind = Kind::slots;
   u64 seed = 1;
+  u64 first = 0; // number of the first case
   u64 cases = 100'000;
+  bool stop = false;                 // at the first difference
   std::vector<std::vector<u8>> code; // Kind::given: one instruction each
 };
 

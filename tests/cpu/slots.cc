@@ -118,6 +118,7 @@ struct Forms {
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;
   Verdict verdict = Verdict::skip;
   bool has_modrm = false;
+  ZydisInstructionCategory category = ZYDIS_CATEGORY_INVALID;
 };
 
 Forms probe_slot(Mode mode, u8 map, u8 prefix, u8 opcode, u8 modrm) {
@@ -137,6 +138,7 @@ Forms probe_slot(Mode mode, u8 map, u8 prefix, u8 opcode, u8 modrm) {
   f.valid = true;
   f.mnemonic = insn.mnemonic;
   f.verdict = classify(insn, operands);
+  f.category = insn.meta.category;
   f.has_modrm = (insn.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
   return f;
 }
@@ -156,7 +158,7 @@ void add_forms(Mode mode, u8 map, u8 prefix, u8 opcode, std::vector<Slot>& all) 
     if (m >= 0xc0 || (m & 0xc7) == 0) form[m] = probe_slot(mode, map, prefix, opcode, static_cast<u8>(m));
   if (form[0].valid && !form[0].has_modrm) {
     if (form[0].verdict != Verdict::skip)
-      all.push_back({map, opcode, prefix, false, false, 0, 0, form[0].verdict, form[0].mnemonic});
+      all.push_back({map, opcode, prefix, false, false, 0, 0, form[0].verdict, form[0].mnemonic, form[0].category});
     return;
   }
   const auto same = [&](unsigned a, unsigned b) {
@@ -165,7 +167,8 @@ void add_forms(Mode mode, u8 map, u8 prefix, u8 opcode, std::vector<Slot>& all) 
   const auto add = [&](unsigned modrm, u8 fixed) {
     const Forms& f = form[modrm];
     if (f.valid && f.verdict != Verdict::skip)
-      all.push_back({map, opcode, prefix, true, modrm < 0xc0, static_cast<u8>(modrm), fixed, f.verdict, f.mnemonic});
+      all.push_back(
+          {map, opcode, prefix, true, modrm < 0xc0, static_cast<u8>(modrm), fixed, f.verdict, f.mnemonic, f.category});
   };
   for (const bool memory : {true, false}) {
     const unsigned base = memory ? 0 : 0xc0, rms = memory ? 1 : 8;
@@ -284,33 +287,14 @@ bool always_faults(const Slot& slot) {
 bool fits_in_block(const Slot& slot) {
   if (slot.verdict != Verdict::compare || always_faults(slot)) return false;
   switch (slot.mnemonic) {
-    case ZYDIS_MNEMONIC_DIV: // undefined flags
-    case ZYDIS_MNEMONIC_IDIV:
-    case ZYDIS_MNEMONIC_AAA:
-    case ZYDIS_MNEMONIC_AAS:
-    case ZYDIS_MNEMONIC_AAD:
-    case ZYDIS_MNEMONIC_AAM:
-    case ZYDIS_MNEMONIC_DAA:
-    case ZYDIS_MNEMONIC_DAS:
-    case ZYDIS_MNEMONIC_RET: // leave the block
+    case ZYDIS_MNEMONIC_RET:
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
-    case ZYDIS_MNEMONIC_FXSAVE: // show what the models do not have
+    case ZYDIS_MNEMONIC_FXSAVE: // MXCSR_MASK, and pointers of the host
     case ZYDIS_MNEMONIC_FXSAVE64:
-    case ZYDIS_MNEMONIC_FXRSTOR: // may unmask exceptions
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_FNSTENV: // shows FIP when nothing is pending
-    case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
-    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
-                             // classified
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
+    case ZYDIS_MNEMONIC_FNSTENV: // FIP: the host's is zero when nothing is pending
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
     default: return true;

@@ -25,6 +25,7 @@ struct Slot {
   u8 fixed;    // those bits
   Verdict verdict;
   ZydisMnemonic mnemonic;
+  ZydisInstructionCategory category;
   std::string name() const;
 };
 
@@ -34,7 +35,8 @@ const std::vector<Slot>& slots(Mode mode);
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 const ZydisDecoder& zydis(Mode mode);
 
-// Whether it may stand among others: leaves no flags undefined, and has no accepted differences (compare.hpp).
+// Whether a block may have it drawn at random among its instructions: it goes on behind itself (what does not is made
+// on purpose, see blocks.cc), and writes nothing that depends on the CPU's model.
 bool fits_in_block(const Slot& slot);
 
 // Instruction that never completes in user mode: privileged, or always #UD.
