@@ -1,5 +1,6 @@
 #include "tests/cpu/fuzz.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -198,13 +199,52 @@ class Shard {
 
 } // namespace
 
-std::string uncovered_slots(const Findings& findings, Mode mode) {
-  std::string text;
-  const std::vector<Slot>& all = slots(mode);
-  for (std::size_t n = 0; n < all.size(); ++n) {
-    const u32 count = always_faults(all[n]) ? findings.slot_compared[n] : findings.slot_completed[n];
-    if (count == 0) text += "  " + all[n].name() + "\n";
+void Findings::add(const Findings& other) {
+  if (unavailable.empty()) unavailable = other.unavailable;
+  compared += other.compared;
+  completed += other.completed;
+  failures += other.failures;
+  report += other.report;
+  slot_compared.resize(other.slot_compared.size());
+  slot_completed.resize(other.slot_completed.size());
+  for (std::size_t n = 0; n < slot_compared.size(); ++n) {
+    slot_compared[n] += other.slot_compared[n];
+    slot_completed[n] += other.slot_completed[n];
   }
+}
+
+namespace {
+struct Covered {
+  const Slot* slot;
+  u32 count;
+};
+// The slots that this kind of campaign has to reach, the least covered first.
+std::vector<Covered> coverage(const Findings& f, const Campaign& c) {
+  std::vector<Covered> all;
+  const std::vector<Slot>& s = slots(c.mode);
+  for (std::size_t n = 0; n < s.size(); ++n) {
+    if (c.kind == Kind::blocks && !fits_in_block(s[n])) continue;
+    all.push_back({&s[n], always_faults(s[n]) ? f.slot_compared[n] : f.slot_completed[n]});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Covered& a, const Covered& b) { return a.count < b.count; });
+  return all;
+}
+} // namespace
+
+std::string uncovered_slots(const Findings& findings, const Campaign& campaign) {
+  std::string text;
+  for (const Covered& c : coverage(findings, campaign))
+    if (c.count == 0) text += "  " + c.slot->name() + "\n";
+  return text;
+}
+
+std::string coverage_summary(const Findings& findings, const Campaign& campaign) {
+  const std::vector<Covered> all = coverage(findings, campaign);
+  const auto reached = std::count_if(all.begin(), all.end(), [](const Covered& c) { return c.count != 0; });
+  std::string text = std::to_string(reached) + " of " + std::to_string(all.size()) +
+                     " slots covered; cases a slot: median " + std::to_string(all[all.size() / 2].count) + ", fewest";
+  for (std::size_t n = 0; n < 5 && n < all.size(); ++n)
+    text += (n == 0 ? " " : ", ") + std::to_string(all[n].count) + " (" + all[n].slot->name() + ")";
   return text;
 }
 
