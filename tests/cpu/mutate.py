@@ -40,7 +40,7 @@ OPERATORS = {"+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "&": "|", "|": "&
 COMPARISONS = {"==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 WIDTHS = {"u8": ["u16"], "u16": ["u8", "u32"], "u32": ["u16", "u64"], "u64": ["u32"],
           "i8": ["i16"], "i16": ["i8", "i32"], "i32": ["i16", "i64"], "i64": ["i32"]}
-HOST = {"add": "sub", "sub": "add", "adc": "add", "sbb": "sub", "and": "or", "or": "and", "xor": "or", "test": "and",
+HOST = {"add": "sub", "sub": "add", "adc": "add", "sbb": "sub", "and": "or", "or": "and", "xor": "or", "test": "cmp",
         "inc": "dec", "dec": "inc", "neg": "not", "not": "neg", "shl": "shr", "shr": "sar", "sar": "shr", "rol": "ror",
         "ror": "rol", "rcl": "rol", "rcr": "ror", "mul": "imul", "imul": "mul", "div": "idiv", "idiv": "div",
         "bsf": "bsr", "bsr": "bsf", "bts": "btr", "btr": "btc", "btc": "bts", "shld": "shrd", "shrd": "shld",
@@ -165,7 +165,7 @@ class Builder:
         lines = subprocess.run(["ninja", "-C", self.build, "-t", "commands", target], check=True, capture_output=True,
                                text=True).stdout.strip().split("\n")
         command = next(line for line in reversed(lines) if f"-o tests/{target}" in line)
-        command = command.split("&& ", 1)[1].rsplit(" &&", 1)[0] if "&&" in command else command
+        command = next(part for part in command.split(" && ") if f"-o tests/{target}" in part)
         return shlex.split(command)
 
     def compile(self, source, to):
