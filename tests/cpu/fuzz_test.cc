@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <gtest/gtest.h>
+#include <map>
 #include <string>
 #include <sys/resource.h>
 
@@ -154,6 +155,23 @@ TEST(Differential, InstructionsThatOnceFailedIn16BitSegmentsBehaveAsOnTheHost) {
                       });
 }
 TEST(Differential, PointersOfFnopAreRecorded) { expect_agreement_of(Mode::bits64, 5'000, {{0xd9, 0xd0}}); }
+
+// --- what is left out
+
+TEST(Slots, EveryExcludedOneHasAReasonAndTheyAreFew) {
+  for (const Mode mode : {Mode::bits64, Mode::bits32, Mode::bits16}) {
+    std::map<std::string, std::string> by_reason;
+    const std::vector<Slot> excluded = excluded_slots(mode);
+    for (const Slot& s : excluded) by_reason[s.reason] += "\n    " + s.name();
+    std::printf("%s code: %zu slots compared, %zu excluded\n",
+                mode == Mode::bits64   ? "64-bit"
+                : mode == Mode::bits32 ? "32-bit"
+                                       : "16-bit",
+                slots(mode).size(), excluded.size());
+    for (const auto& [reason, names] : by_reason) std::printf("  %s%s\n", reason.c_str(), names.c_str());
+    EXPECT_LT(excluded.size(), slots(mode).size() / 10);
+  }
+}
 
 // --- the comparison itself has to notice things
 

@@ -26,12 +26,15 @@ struct Slot {
   Verdict verdict;
   ZydisMnemonic mnemonic;
   ZydisInstructionCategory category;
+  const char* reason; // of Verdict::skip, else null
   std::string name() const;
 };
 
-// Slots with verdict compare or unsupported.
+// Slots with verdict compare or unsupported; and the others, each with its reason.
 const std::vector<Slot>& slots(Mode mode);
+std::vector<Slot> excluded_slots(Mode mode);
 
+const char* skip_reason(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands); // null: none
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 const ZydisDecoder& zydis(Mode mode);
 
