@@ -34,7 +34,8 @@ double child_seconds() {
          static_cast<double>(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
-// Seeds of the full campaign; each has its share of the cases.
+// Seeds of the full campaign; each has its share of the cases. A mode gets FULL_CASES: 60% by slot, 10% random bytes,
+// 30% blocks.
 constexpr u64 FULL_SEEDS[] = {1, 20'260'101, 0x5eed, 0xc0ffee};
 constexpr u64 FULL_CASES = 10'000'000;
 
@@ -98,32 +99,32 @@ void expect_agreement_of(Mode mode, u64 cases, const std::vector<std::vector<u8>
 } // namespace
 
 TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostIn64BitMode) {
-  expect_agreement(plan(Mode::bits64, Kind::slots, 250'000, 100));
+  expect_agreement(plan(Mode::bits64, Kind::slots, 250'000, 60));
 }
 TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostInCompatibilityMode) {
-  expect_agreement(plan(Mode::bits32, Kind::slots, 250'000, 100));
+  expect_agreement(plan(Mode::bits32, Kind::slots, 250'000, 60));
 }
 TEST(Differential, EveryOpcodeSlotBehavesAsOnTheHostIn16BitSegments) {
-  expect_agreement(plan(Mode::bits16, Kind::slots, 250'000, 100));
+  expect_agreement(plan(Mode::bits16, Kind::slots, 250'000, 60));
 }
 TEST(Differential, RandomBytesBehaveAsOnTheHostIn64BitMode) {
-  expect_agreement(plan(Mode::bits64, Kind::bytes, 100'000, 20));
+  expect_agreement(plan(Mode::bits64, Kind::bytes, 100'000, 10));
 }
 TEST(Differential, RandomBytesBehaveAsOnTheHostInCompatibilityMode) {
-  expect_agreement(plan(Mode::bits32, Kind::bytes, 100'000, 20));
+  expect_agreement(plan(Mode::bits32, Kind::bytes, 100'000, 10));
 }
 TEST(Differential, RandomBytesBehaveAsOnTheHostIn16BitSegments) {
-  expect_agreement(plan(Mode::bits16, Kind::bytes, 100'000, 20));
+  expect_agreement(plan(Mode::bits16, Kind::bytes, 100'000, 10));
 }
 TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostIn64BitMode) {
-  expect_agreement(plan(Mode::bits64, Kind::blocks, 100'000, 50));
+  expect_agreement(plan(Mode::bits64, Kind::blocks, 100'000, 30));
 }
 TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostInCompatibilityMode) {
-  expect_agreement(plan(Mode::bits32, Kind::blocks, 100'000, 50));
+  expect_agreement(plan(Mode::bits32, Kind::blocks, 100'000, 30));
 }
 
 TEST(Differential, BlocksOfInstructionsBehaveAsOnTheHostIn16BitSegments) {
-  expect_agreement(plan(Mode::bits16, Kind::blocks, 100'000, 50));
+  expect_agreement(plan(Mode::bits16, Kind::blocks, 100'000, 30));
 }
 
 // What the fuzzer found once, each in a few thousand states.

@@ -8,7 +8,8 @@ tests, and given to the fuzzer, with the seed that is not the one of ./dev test;
 tests of the software CPU may. What nobody finds has to be listed in mutants_accepted.txt, with the reason why it
 changes nothing that a guest could see.
 
-usage: tests/cpu/mutate.py BUILD_DIR [--count N] [--seed S] [--cases N] [--only NUMBER,…] [--list]
+usage: tests/cpu/mutate.py BUILD_DIR [--count N] [--seed S] [--cases N] [--survivors FILE] [--list]
+N cases are given to each mode three times: instructions by slot, random bytes, blocks.
 BUILD_DIR is a configured release build. Exit status 0: enough were found, and every other one is accepted.
 """
 import argparse
@@ -146,8 +147,14 @@ class Builder:
         self.commands = {os.path.basename(c["file"]): self.stripped(c["command"]) for c in commands}
         self.links = {t: self.link_command(t) for t in targets}
         self.users = {}  # of a header: the sources that see it
+        self.cost = {}  # to compile: object code, roughly
+        newest = max(os.path.getmtime(os.path.join(ROOT, SOFT, n)) for n in os.listdir(os.path.join(ROOT, SOFT)))
+        self.clean()
         for source in self.commands:
-            self.compile(source, self.base)
+            done = os.path.join(self.base, source + ".o")
+            if not os.path.exists(done) or os.path.getmtime(done) < newest:
+                self.compile(source, self.base)
+            self.cost[source] = os.path.getsize(done)
             deps = subprocess.run([*self.commands[source], "-MM", os.path.join(ROOT, SOFT, source)], check=True,
                                   capture_output=True, text=True).stdout
             for header in re.findall(rf"{SOFT}/(\w+\.\w+)", deps):
@@ -181,11 +188,18 @@ class Builder:
                 os.remove(os.path.join(d, name))
 
     def mutate(self, name, text):
-        """Compiles; answers "mutant", "does not compile" or "same code"."""
+        """Puts the mutant in its place. Answers the groups of sources to compile: of a header, what is quick first,
+        because most bugs of a header show in any user."""
         self.clean()
         with open(os.path.join(self.overlay, name), "w") as f:
             f.write(text)
-        for source in self.users.get(name, [name]):
+        users = sorted(self.users.get(name, [name]), key=lambda s: self.cost[s])
+        half = (len(users) + 1) // 2
+        return [g for g in (users[:half], users[half:]) if g]
+
+    def compile_group(self, sources):
+        """Answers "mutant", "does not compile" or "same code"."""
+        for source in sources:
             if not self.compile(source, self.changed):
                 return "does not compile"
         for source in os.listdir(self.changed):
@@ -227,18 +241,34 @@ def run(program, seconds, *arguments, **environment):
     return " ".join(x for x in (failed[1] if failed else "died", case[0] if case else "") if x)
 
 
-def judge(builder, cases):
+def judge(builder, groups, cases):
+    """(state, who found it, where)."""
+    state = "same code"
+    for group in groups:
+        this = builder.compile_group(group)
+        if this == "does not compile":
+            return this, "", ""
+        if this == "same code":
+            continue
+        state = this
+        by, where = test(builder, cases, group is groups[-1])
+        if by != "nobody":
+            return state, by, where
+    return state, "nobody", ""
+
+
+def test(builder, cases, thoroughly):
     """(who found it, where)."""
     fuzzer = builder.link("cpu_fuzz_test")
-    for share in (10, 1):
+    for share in (10, 1) if thoroughly else (10,):
         said = run(fuzzer, 900, "--gtest_filter=Differential.*", TRANSOM_FUZZ_STOP="1",
                    TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases // share))
         if said:
             return "fuzzer", said
-    for test in UNIT_TESTS:
-        said = run(builder.link(test), 300)
+    for name in UNIT_TESTS if thoroughly else ():
+        said = run(builder.link(name), 300)
         if said:
-            return "unit test", f"{test}: {said}"
+            return "unit test", f"{name}: {said}"
     return "nobody", ""
 
 
@@ -258,11 +288,10 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cases", type=int, default=300_000)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--survivors", help="mutants.json of a run before: only those that nobody found")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
-    only = {int(n) for n in options.only.split(",") if n}
     if options.list:
         for kind, of_kind in sorted(candidates().items()):
             print(f"{kind:10} {len(of_kind)}")
@@ -271,34 +300,41 @@ def main():
     builder = Builder(options.build)
     assert judge_nothing(builder), "the tests fail without any mutation"
     results, dropped, begin = [], {"does not compile": 0, "same code": 0}, time.time()
+    again = None
+    if options.survivors:
+        with open(options.survivors) as f:
+            again = {(r["file"], r["line"], r["new"]) for r in json.load(f)["results"] if r["by"] == "nobody"}
     for kind, name, number, first, end, replacement in drawn(options.seed):
+        if again is not None and not again:
+            break
         if len(results) == options.count:
             break
         with open(os.path.join(ROOT, SOFT, name)) as f:
             lines = f.read().split("\n")
         old = lines[number]
         lines[number] = new = old[:first] + replacement + old[end:]
-        state = builder.mutate(name, "\n".join(lines))
+        if again is not None:
+            if (name, number + 1, new.strip()) not in again:
+                continue
+            again.remove((name, number + 1, new.strip()))
+        groups = builder.mutate(name, "\n".join(lines))
+        state, by, where = judge(builder, groups, options.cases)
         if state != "mutant":
             dropped[state] += 1
             continue
         index = len(results) + 1
-        if only and index not in only:
-            results.append(None)
-            continue
-        by, where = judge(builder, options.cases)
         reason = reasons.get((name, old.strip(), new.strip()), "") if by == "nobody" else ""
         results.append({"number": index, "kind": kind, "file": name, "line": number + 1, "old": old.strip(),
                         "new": new.strip(), "by": by, "where": where, "accepted": reason})
         print(f"{index:3} {kind:9} {name}:{number + 1}: {by} {where}{reason}\n    - {old.strip()}\n    + {new.strip()}",
               flush=True)
     builder.clean()
-    return report(builder, [r for r in results if r], dropped, time.time() - begin)
+    return report(builder, results, dropped, time.time() - begin)
 
 
 def judge_nothing(builder):
     builder.clean()
-    return run(builder.link("cpu_fuzz_test"), 900, TRANSOM_FUZZ_CASES="20000") == ""
+    return run(builder.link("cpu_fuzz_test"), 900, TRANSOM_FUZZ_CASES="2000", TRANSOM_FUZZ_STOP="1") == ""
 
 
 def report(builder, results, dropped, seconds):
