@@ -241,6 +241,11 @@ def run(program, seconds, *arguments, **environment):
     return " ".join(x for x in (failed[1] if failed else "died", case[0] if case else "") if x)
 
 
+def fuzz(program, cases):
+    return run(program, 1800, "--gtest_filter=Differential.*", TRANSOM_FUZZ_STOP="1",
+               TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases))
+
+
 def judge(builder, groups, cases):
     """(state, who found it, where)."""
     state = "same code"
@@ -251,25 +256,20 @@ def judge(builder, groups, cases):
         if this == "same code":
             continue
         state = this
-        by, where = test(builder, cases, group is groups[-1])
-        if by != "nobody":
-            return state, by, where
-    return state, "nobody", ""
-
-
-def test(builder, cases, thoroughly):
-    """(who found it, where)."""
-    fuzzer = builder.link("cpu_fuzz_test")
-    for share in (10, 1) if thoroughly else (10,):
-        said = run(fuzzer, 900, "--gtest_filter=Differential.*", TRANSOM_FUZZ_STOP="1",
-                   TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases // share))
+        fuzzer = builder.link("cpu_fuzz_test")
+        said = fuzz(fuzzer, cases // 10)
         if said:
-            return "fuzzer", said
-    for name in UNIT_TESTS if thoroughly else ():
+            return state, "fuzzer", said
+    if state == "same code":
+        return state, "", ""
+    said = fuzz(fuzzer, cases)
+    if said:
+        return state, "fuzzer", said
+    for name in UNIT_TESTS:
         said = run(builder.link(name), 300)
         if said:
-            return "unit test", f"{name}: {said}"
-    return "nobody", ""
+            return state, "unit test", f"{name}: {said}"
+    return state, "nobody", ""
 
 
 def accepted():
