@@ -102,7 +102,8 @@ std::string describe(const Case& c) {
     std::snprintf(line, sizeof line, args...);
     text += line;
   };
-  text += c.mode == Mode::bits64 ? "64-bit code:" : c.mode == Mode::bits32 ? "32-bit code:" : "16-bit code:";
+  text += c.mode == Mode::bits64 ? "64-bit code" : c.mode == Mode::bits32 ? "32-bit code" : "16-bit code";
+  add(" at %llx:", static_cast<unsigned long long>(c.start));
   for (unsigned n = 0; n < c.code_size; ++n) add(" %02x", c.code[n]);
   text += "\n";
   for (unsigned n = 0; n < 16; ++n)

@@ -14,9 +14,10 @@ namespace transom::cpu_test {
 // position-independent test program is.
 inline constexpr u64 DATA = 0x2000'0000; // two pages read/write, one read-only, nothing around them
 inline constexpr u64 DATA_WRITABLE = 0x2000, DATA_SIZE = 0x3000;
-inline constexpr u64 CODE = 0x4000'0000; // one page, filled with INT3 around the instructions
-inline constexpr u64 CODE_START = CODE + 0x400;
-inline constexpr unsigned MAX_CODE = 320;
+inline constexpr u64 CODE = 0x4000'0000; // two pages, filled with INT3 around the instructions; nothing behind them
+inline constexpr u64 CODE_SIZE = 0x2000;
+inline constexpr u64 CODE_START = CODE + 0x400; // of most cases
+inline constexpr unsigned MAX_CODE = 512;
 
 // bits16: segments over code and data alone, with byte-granular limits and a 32-bit stack pointer.
 enum class Mode : u8 { bits64, bits32, bits16 };
@@ -26,7 +27,7 @@ inline constexpr u16 LDT_CODE = 0x07, LDT_DATA = 0x0f; // selectors of those seg
 
 struct State {
   u64 gpr[16] = {};
-  u64 rip = CODE_START;
+  u64 rip = 0;
   u64 rflags = 0x202;
   soft::Fx fx;
 };
@@ -39,7 +40,8 @@ struct Case {
   Mode mode = Mode::bits64;
   std::array<u8, MAX_CODE> code{};
   unsigned code_size = 0;
-  State initial;
+  u64 start = CODE_START; // linear address of code[0]
+  State initial;          // rip is start in the segment
   std::array<Poke, 24> poke{};
   unsigned pokes = 0;
 };
@@ -53,6 +55,7 @@ struct Outcome {
   u64 cr2 = 0;
   std::vector<u8> data;    // DATA_WRITABLE bytes
   bool wrote_code = false; // host only
+  u64 instructions = 0;    // software CPU only: those that completed
 };
 
 // The arena before the pokes: the same for every case.

@@ -1,10 +1,12 @@
 #include "tests/cpu/fuzz.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/cpu/blocks.hpp"
 #include "tests/cpu/compare.hpp"
 #include "tests/cpu/generator.hpp"
 #include "tests/cpu/native_runner.hpp"
@@ -51,7 +53,7 @@ std::string disassemble(const Case& c) {
     const auto mode = c.mode == Mode::bits64   ? ZYDIS_MACHINE_MODE_LONG_64
                       : c.mode == Mode::bits32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
                                                : ZYDIS_MACHINE_MODE_LONG_COMPAT_16;
-    if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, CODE_START + at, &c.code[at], c.code_size - at, &d))) break;
+    if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, c.start + at, &c.code[at], c.code_size - at, &d))) break;
     text += std::string("  ") + d.text + "\n";
     at += d.info.length;
   }
@@ -69,10 +71,10 @@ class Shard {
       return unavailable("the host kernel has no 32-bit code segment (CONFIG_IA32_EMULATION)");
     if (!SOFT_ONLY && campaign_.mode == Mode::bits16 && !native_has_bits16())
       return unavailable("the host kernel has no modify_ldt() (CONFIG_MODIFY_LDT_SYSCALL)");
-    if (campaign_.kind == Kind::blocks) collect_pool();
-    for (u64 n = 0; n < campaign_.cases; ++n) {
+    for (u64 n = campaign_.first; n < campaign_.first + campaign_.cases; ++n) {
       shared_.current = n;
       one(n);
+      if (campaign_.stop && shared_.failures != 0) return;
     }
   }
 
@@ -80,11 +82,6 @@ class Shard {
   void unavailable(const std::string& reason) {
     std::snprintf(shared_.unavailable, sizeof shared_.unavailable, "%s", reason.c_str());
   }
-  void collect_pool() {
-    for (const Slot& s : slots(campaign_.mode))
-      if (fits_in_block(s)) pool_.push_back(&s);
-  }
-
   void one(u64 n) {
     Generator generator(campaign_.mode, campaign_.seed * 0x1'0000'0000 + n);
     const std::vector<Slot>& all = slots(campaign_.mode);
@@ -92,17 +89,22 @@ class Shard {
     Verdict verdict = Verdict::skip;
     for (int attempt = 0; attempt < 8 && verdict == Verdict::skip; ++attempt) verdict = make(generator, n, all[slot]);
     if (verdict == Verdict::skip) return;
-    if (verdict == Verdict::unsupported)
-      check_unsupported(n, slot);
+    if (verdict == Verdict::unsupported) return check_unsupported(n, slot);
+    if (!SOFT_ONLY) native_run(case_, host_);
+    if (!SOFT_ONLY && host_.vector == HUNG) return;
+    ++shared_.compared;
+    if (host_.vector == soft::BP) ++shared_.completed;
+    if (campaign_.kind == Kind::blocks)
+      compare_block(n, generator.used());
     else
-      compare(n, slot);
+      compare_one(n, slot);
   }
 
   Verdict make(Generator& generator, u64 n, const Slot& slot) {
     switch (campaign_.kind) {
       case Kind::slots: return generator.one(slot, case_);
       case Kind::bytes: return generator.bytes(case_);
-      case Kind::blocks: return generator.block(case_, pool_) ? Verdict::compare : Verdict::skip;
+      case Kind::blocks: return generator.block(case_, pools_) ? Verdict::compare : Verdict::skip;
       case Kind::given: break;
     }
     const std::vector<u8>& code = campaign_.code[n % campaign_.code.size()];
@@ -120,32 +122,60 @@ class Shard {
           "  an instruction outside of every CPUID model is not #UD but vector " + std::to_string(ours_.vector) + "\n");
   }
 
-  void compare(u64 n, unsigned slot) {
-    if (!SOFT_ONLY) native_run(case_, host_);
-    if (!SOFT_ONLY && host_.vector == HUNG) return;
-    soft_.run(case_, n & 1, ours_);
-    if (SOFT_ONLY) host_ = ours_;
-    ++shared_.compared;
+  void covered(unsigned slot) {
     ++shared_.slot_compared[slot];
-    if (host_.vector == soft::BP) {
-      ++shared_.completed;
-      ++shared_.slot_completed[slot];
-    }
-    const ZydisMnemonic m = campaign_.kind == Kind::blocks ? ZYDIS_MNEMONIC_INVALID : mnemonic();
-    const std::string diff = difference(case_, host_, ours_, undefined_flags(m), m);
-    // A repeated store over itself: the host finishes it, we look at the code again as after an interrupt. And what the
-    // code has become was never classified.
-    if (!diff.empty() && !host_.wrote_code) fail(n, slot, diff);
+    if (host_.vector == soft::BP) ++shared_.slot_completed[slot];
   }
 
-  ZydisMnemonic mnemonic() const {
+  // One instruction, stepped or as a block of its own.
+  void compare_one(u64 n, unsigned slot) {
+    soft_.run(case_, n & 1, ours_);
+    if (SOFT_ONLY) host_ = ours_;
+    covered(slot);
+    std::string diff = difference_at(case_.start);
+    if (host_.vector == soft::BP && ours_.instructions != 1) diff += "  instructions counted: not one\n";
+    if (!diff.empty()) fail(n, slot, diff);
+  }
+
+  // The block as a guest would run it, and one instruction at a time: both do as the host does.
+  void compare_block(u64 n, const std::vector<const Slot*>& used) {
+    soft_.run(case_, true, stepped_);
+    soft_.run(case_, false, ours_);
+    if (SOFT_ONLY) host_ = ours_;
+    const Slot* const first = slots(campaign_.mode).data();
+    for (const Slot* s : used) covered(static_cast<unsigned>(s - first));
+    // What is accepted depends on the instruction that faulted.
+    std::string diff = difference_at(host_.state.rip + code_base(case_.mode));
+    if (ours_.instructions != stepped_.instructions)
+      diff += "  instructions counted: " + std::to_string(ours_.instructions) + " in blocks, " +
+              std::to_string(stepped_.instructions) + " one by one\n";
+    if (diff.empty()) {
+      std::swap(ours_, stepped_);
+      diff = difference_at(host_.state.rip + code_base(case_.mode));
+      if (!diff.empty()) diff = "  one by one:\n" + diff;
+    }
+    if (!diff.empty()) fail(n, 0, diff);
+  }
+
+  // A repeated store over itself: the host finishes it, we look at the code again as after an interrupt. And what the
+  // code has become was never classified.
+  std::string difference_at(u64 linear) const {
+    if (host_.wrote_code) return {};
+    const ZydisMnemonic m = mnemonic(linear);
+    return difference(case_, host_, ours_, undefined_flags(m), m);
+  }
+
+  ZydisMnemonic mnemonic(u64 linear) const { // INVALID: not an instruction of this case
+    const u64 at = linear - case_.start;
     ZydisDecodedInstruction insn;
-    const bool known = ZYAN_SUCCESS(
-        ZydisDecoderDecodeInstruction(&zydis(campaign_.mode), nullptr, case_.code.data(), case_.code_size, &insn));
+    const bool known =
+        at < case_.code_size && ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(
+                                    &zydis(campaign_.mode), nullptr, &case_.code[at], case_.code_size - at, &insn));
     return known ? insn.mnemonic : ZYDIS_MNEMONIC_INVALID;
   }
 
   void fail(u64 n, unsigned slot, const std::string& diff) {
+    if (!SOFT_ONLY && ours_.vector == soft::PF && native_occupies(ours_.cr2)) return;
     ++shared_.failures;
     // One report a slot: the others would say the same.
     const bool again = ++shared_.slot_failed[slot] > 1 && campaign_.kind == Kind::slots;
@@ -160,22 +190,61 @@ class Shard {
 
   const Campaign& campaign_;
   Shared& shared_;
-  std::vector<const Slot*> pool_; // for blocks
+  BlockPools pools_{campaign_.mode};
   SoftRunner soft_;
   Case case_;
-  Outcome host_, ours_;
+  Outcome host_, ours_, stepped_;
   unsigned reported_ = 0;
 };
 
 } // namespace
 
-std::string uncovered_slots(const Findings& findings, Mode mode) {
-  std::string text;
-  const std::vector<Slot>& all = slots(mode);
-  for (std::size_t n = 0; n < all.size(); ++n) {
-    const u32 count = always_faults(all[n]) ? findings.slot_compared[n] : findings.slot_completed[n];
-    if (count == 0) text += "  " + all[n].name() + "\n";
+void Findings::add(const Findings& other) {
+  if (unavailable.empty()) unavailable = other.unavailable;
+  compared += other.compared;
+  completed += other.completed;
+  failures += other.failures;
+  report += other.report;
+  slot_compared.resize(other.slot_compared.size());
+  slot_completed.resize(other.slot_completed.size());
+  for (std::size_t n = 0; n < slot_compared.size(); ++n) {
+    slot_compared[n] += other.slot_compared[n];
+    slot_completed[n] += other.slot_completed[n];
   }
+}
+
+namespace {
+struct Covered {
+  const Slot* slot;
+  u32 count;
+};
+// The slots that this kind of campaign has to reach, the least covered first.
+std::vector<Covered> coverage(const Findings& f, const Campaign& c) {
+  std::vector<Covered> all;
+  const std::vector<Slot>& s = slots(c.mode);
+  for (std::size_t n = 0; n < s.size(); ++n) {
+    if (c.kind == Kind::blocks && !fits_in_block(s[n])) continue;
+    all.push_back({&s[n], always_faults(s[n]) ? f.slot_compared[n] : f.slot_completed[n]});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Covered& a, const Covered& b) { return a.count < b.count; });
+  return all;
+}
+} // namespace
+
+std::string uncovered_slots(const Findings& findings, const Campaign& campaign) {
+  std::string text;
+  for (const Covered& c : coverage(findings, campaign))
+    if (c.count == 0) text += "  " + c.slot->name() + "\n";
+  return text;
+}
+
+std::string coverage_summary(const Findings& findings, const Campaign& campaign) {
+  const std::vector<Covered> all = coverage(findings, campaign);
+  const auto reached = std::count_if(all.begin(), all.end(), [](const Covered& c) { return c.count != 0; });
+  std::string text = std::to_string(reached) + " of " + std::to_string(all.size()) +
+                     " slots covered; cases a slot: median " + std::to_string(all[all.size() / 2].count) + ", fewest";
+  for (std::size_t n = 0; n < 5 && n < all.size(); ++n)
+    text += (n == 0 ? " " : ", ") + std::to_string(all[n].count) + " (" + all[n].slot->name() + ")";
   return text;
 }
 
@@ -206,8 +275,9 @@ Findings run_campaign(const Campaign& campaign) {
   f.slot_completed.assign(shared.slot_completed, shared.slot_completed + count);
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     ++f.failures;
-    f.report += "the shard died (wait status " + std::to_string(status) + ") in seed " + std::to_string(campaign.seed) +
-                " case " + std::to_string(shared.current) + "\n";
+    const bool hangs = WIFEXITED(status) && WEXITSTATUS(status) == HANGS;
+    f.report += (hangs ? "the software CPU hangs" : "the shard died (wait status " + std::to_string(status) + ")");
+    f.report += " in seed " + std::to_string(campaign.seed) + " case " + std::to_string(shared.current) + "\n";
   }
   munmap(memory, sizeof(Shared));
   return f;

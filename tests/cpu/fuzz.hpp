@@ -14,7 +14,9 @@ struct Campaign {
   Mode mode = Mode::bits64;
   Kind kind = Kind::slots;
   u64 seed = 1;
+  u64 first = 0; // number of the first case
   u64 cases = 100'000;
+  bool stop = false;                 // at the first difference
   std::vector<std::vector<u8>> code; // Kind::given: one instruction each
 };
 
@@ -25,11 +27,15 @@ struct Findings {
   std::string report;             // the first failures, with reproducers
   std::vector<u32> slot_compared; // by slots(mode)
   std::vector<u32> slot_completed;
+
+  void add(const Findings& other); // of the same mode and kind, with another seed
 };
 
 Findings run_campaign(const Campaign& campaign);
 
-// Slots of the mode that no case completed (or, if they always fault, that no case reached), one a line.
-std::string uncovered_slots(const Findings& findings, Mode mode);
+// Slots that no case completed (or, if they always fault, that no case reached), one a line. Blocks: those that stood
+// in no block that ran to its end, of the slots that may stand in blocks.
+std::string uncovered_slots(const Findings& findings, const Campaign& campaign);
+std::string coverage_summary(const Findings& findings, const Campaign& campaign);
 
 } // namespace transom::cpu_test

@@ -53,8 +53,8 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
       std::find(prefix, prefix + prefixes, 0x67) != prefix + prefixes ? mode_ == Mode::bits32 : mode_ == Mode::bits16;
   const u8 absolute = small ? 6 : 5; // rm of an operand without registers
   if (slot.has_modrm) {
-    // In a block, operands are absolute or relative to RIP: no register has to keep an address.
-    u8 modrm = slot.memory && block_ && r.percent(90) ? static_cast<u8>(absolute | r.below(8) << 3)
+    // In a block, about half of the operands are absolute or relative to RIP, and need no loads.
+    u8 modrm = slot.memory && block_ && r.percent(40) ? static_cast<u8>(absolute | r.below(8) << 3)
                : slot.memory                          ? static_cast<u8>(r.below(3) << 6 | r.below(64))
                                                       : static_cast<u8>(0xc0 | r.below(64));
     const u8 fixed = slot.memory ? slot.fixed & 0x38 : slot.fixed;
@@ -73,12 +73,17 @@ u64 Generator::data_address(unsigned size) {
   const u32 what = r.below(100);
   if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
   if (what < 6) return DATA - r.below(size + 2);                 // across the beginning
-  if (what < 10) return DATA + DATA_WRITABLE + r.below(0x800) - r.below(16);
+  if (what < 8) return DATA + DATA_WRITABLE + r.below(0x800) - r.below(16);
+  if (what < 10) return DATA + DATA_WRITABLE - r.below(size + 1); // into the read-only page
   u64 address = DATA + (what < 22 ? PAGE_SIZE - r.below(32) : 0x100 + r.below(DATA_WRITABLE - 0x400));
   if (r.percent(size >= 16 ? 85 : 40)) address &= ~u64{15};
   return address;
 }
-u64 Generator::code_address() { return CODE - code_base(mode_) + 0x800 + random_.below(0x700); }
+// Somewhere in the INT3s behind the code.
+u64 Generator::code_address(const Case& c) {
+  const u64 behind = c.start == CODE_START ? 0x800 : PAGE_SIZE + 0x800;
+  return CODE - code_base(mode_) + behind + random_.below(0x700);
+}
 
 void Generator::poke(Case& c, u64 address, u64 value) {
   if (address < DATA || address > DATA + DATA_WRITABLE - 8 || c.pokes == c.poke.size()) return;
@@ -120,12 +125,19 @@ void Generator::initial_state(Case& c) {
       std::memcpy(value + at, &lane, 8);
     }
   }
-  c.initial.rip = CODE_START - code_base(mode_);
+  c.initial.rip = c.start - code_base(mode_);
   if (mode_ != Mode::bits64)
     for (u64& g : c.initial.gpr) g = static_cast<u32>(g);
 }
 
 // --- operands
+
+void Generator::set_register(Case& c, int n, u64 value) {
+  if (block_)
+    loads_.push_back({n, value});
+  else
+    c.initial.gpr[n] = value;
+}
 
 // Changes registers or displacement so that the operand lies at `target`.
 bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction& insn, const ZydisDecodedOperand& op,
@@ -135,7 +147,7 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
   const u64 mask = insn.address_width == 64 ? ~u64{0} : insn.address_width == 32 ? 0xffff'ffff : 0xffff;
   if (insn.raw.disp.offset == 0 && disp_bytes != 0) return false;
   if (op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP) {
-    put_bytes(c, offset + insn.raw.disp.offset, target - (CODE_START + offset + insn.length), 4);
+    put_bytes(c, offset + insn.raw.disp.offset, target - (c.start + offset + insn.length), 4);
     return true;
   }
   const int base = gpr_number(op.mem.base), index = gpr_number(op.mem.index);
@@ -146,15 +158,15 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
     put_bytes(c, offset + insn.raw.disp.offset, target, disp_bytes);
     return true;
   }
-  if (block_) { // registers belong to the whole block: absolute operands only, reached by a base that is left alone
-    return false;
-  }
   const auto set = [&](int n, u64 value) {
-    gpr[n] = mask == ~u64{0} || mode_ != Mode::bits64 ? value & mask : (gpr[n] & ~mask) | (value & mask);
+    const bool whole = mask == ~u64{0} || mode_ != Mode::bits64;
+    set_register(c, n, whole ? value & mask : (gpr[n] & ~mask) | (value & mask));
   };
   if (base >= 0 && base == index) return false;
+  if (block_ && base >= 0 && index >= 0) set_register(c, index, random_.below(64));
   if (base >= 0) {
-    const u64 scaled = index >= 0 ? gpr[index] * op.mem.scale : 0;
+    const u64 at_index = index < 0 ? 0 : block_ ? loads_.back().value : gpr[index];
+    const u64 scaled = at_index * op.mem.scale;
     set(base, target - disp - scaled);
     return true;
   }
@@ -173,12 +185,12 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
     case ZYDIS_MNEMONIC_CALL:
       if (operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && r.percent(95)) {
         const int n = gpr_number(operands[0].reg.value);
-        if (n >= 0) c.initial.gpr[n] = code_address();
+        if (n >= 0) c.initial.gpr[n] = code_address(c);
       } else if (operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY && r.percent(95)) {
-        poke(c, memory_target, code_address());
+        poke(c, memory_target, code_address(c));
       }
       break;
-    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), code_address()); break;
+    case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), code_address(c)); break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ: // no TF, no AC, no NT
@@ -189,7 +201,7 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
   }
   // Relative branches go forward, into the INT3s behind the code.
   if (insn.raw.imm[0].is_relative) {
-    const u64 room = CODE_START + MAX_CODE - (CODE_START + offset + insn.length);
+    const u64 room = MAX_CODE - (offset + insn.length);
     put_bytes(c, offset + insn.raw.imm[0].offset, insn.raw.imm[0].size == 8 ? r.below(100) : room + r.below(200),
               insn.raw.imm[0].size / 8);
   }
@@ -198,7 +210,7 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
 void Generator::fix_operands(Case& c, unsigned offset, const ZydisDecodedInstruction& insn,
                              const ZydisDecodedOperand* operands) {
   Random& r = random_;
-  if (string_instruction(insn) && r.percent(95)) c.initial.gpr[soft::RCX] = r.below(24);
+  if (string_instruction(insn) && r.percent(95)) set_register(c, soft::RCX, r.below(24));
   u64 target = 0;
   for (unsigned n = 0; n < insn.operand_count; ++n) {
     const ZydisDecodedOperand& op = operands[n];
@@ -208,9 +220,9 @@ void Generator::fix_operands(Case& c, unsigned offset, const ZydisDecodedInstruc
     target = data_address(op.size / 8);
     const bool bit_test = insn.meta.category == ZYDIS_CATEGORY_BITBYTE && insn.operand_count > 1 &&
                           operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-    if (bit_test && r.percent(90)) {
+    if (bit_test && (block_ || r.percent(90))) {
       const int bits = gpr_number(operands[1].reg.value);
-      if (bits >= 0) c.initial.gpr[bits] = r.below(8192) - (r.percent(50) ? 4096u : 0u);
+      if (bits >= 0) set_register(c, bits, block_ ? r.below(2048) : r.below(8192) - (r.percent(50) ? 4096u : 0u));
     }
     point_at(c, offset, insn, op, target);
   }
@@ -261,45 +273,9 @@ void Generator::begin(Case& c) {
   mnemonic_ = ZYDIS_MNEMONIC_INVALID;
   c.mode = mode_;
   c.code.fill(0xcc);
+  // Some lie across the end of the first page.
+  c.start = random_.percent(10) ? CODE + PAGE_SIZE - random_.below(12) : CODE_START;
   initial_state(c);
-}
-
-bool Generator::block(Case& c, const std::vector<const Slot*>& pool) {
-  Random& r = random_;
-  begin(c);
-  block_ = true;
-  c.initial.fx.mxcsr |= 0x1f80; // with exceptions masked a block gets further
-  c.initial.fx.fcw |= 0x3f;
-  soft::update_fsw_summary(c.initial.fx);
-  struct Branch {
-    unsigned end, imm, size, index;
-  } branches[20];
-  unsigned branch_count = 0, boundaries[21], at = 0;
-  const unsigned wanted = 2 + r.below(19);
-  for (unsigned n = 0; n < wanted; ++n) {
-    boundaries[n] = at;
-    u8 scratch[48];
-    encode(*pool[r.below(static_cast<u32>(pool.size()))], scratch);
-    ZydisDecodedInstruction insn;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), scratch, 15, &insn, operands)) ||
-        classify(insn, operands) != Verdict::compare)
-      return false;
-    std::memcpy(&c.code[at], scratch, insn.length);
-    fix_operands(c, at, insn, operands);
-    at += insn.length;
-    if (insn.raw.imm[0].is_relative)
-      branches[branch_count++] = {at, at - insn.length + insn.raw.imm[0].offset, insn.raw.imm[0].size / 8u, n};
-  }
-  boundaries[wanted] = at;
-  c.code_size = at;
-  // Branches go forward to another instruction, or to the end.
-  for (unsigned b = 0; b < branch_count; ++b) {
-    const unsigned target = boundaries[branches[b].index + 1 + r.below(wanted - branches[b].index)];
-    if (branches[b].size == 1 && target - branches[b].end > 127) return false;
-    put_bytes(c, branches[b].imm, target - branches[b].end, branches[b].size);
-  }
-  return true;
 }
 
 } // namespace transom::cpu_test

@@ -22,6 +22,8 @@ const Case* volatile starting = nullptr;
 Outcome* volatile result = nullptr;
 volatile unsigned ticks = 0; // of the timer, since the case began
 
+constexpr unsigned SOFT_TICKS = 200; // 10 s
+
 gregset_t home; // where native_run() goes on
 alignas(16) u8 home_fp[512];
 
@@ -77,6 +79,7 @@ void on_signal(int number, siginfo_t*, void* raw) {
   ucontext_t* const context = static_cast<ucontext_t*>(raw);
   if (number == SIGVTALRM) {
     ticks = ticks + 1;
+    if (ticks > SOFT_TICKS) _exit(HANGS); // not `running`: the software CPU
     if (running == nullptr || ticks < 3) return;
     finish(context);
     result->vector = HUNG;
@@ -113,7 +116,7 @@ bool set_ldt(u16 selector, u64 base, u64 bytes, bool code) {
 } // namespace
 
 bool native_setup(std::string& reason) {
-  if (!map_at(CODE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, reason)) return false;
+  if (!map_at(CODE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, reason)) return false;
   if (!map_at(DATA, DATA_SIZE, PROT_READ | PROT_WRITE, reason)) return false;
   static u8 signal_stack[256 * 1024];
   stack_t stack{};
@@ -127,7 +130,7 @@ bool native_setup(std::string& reason) {
   // A case that never ends is stopped by the third tick.
   const itimerval tick{{0, 50'000}, {0, 50'000}};
   setitimer(ITIMER_VIRTUAL, &tick, nullptr);
-  std::memset(reinterpret_cast<void*>(CODE), 0xcc, PAGE_SIZE);
+  std::memset(reinterpret_cast<void*>(CODE), 0xcc, CODE_SIZE);
   std::memcpy(reinterpret_cast<void*>(DATA), arena_pattern().data(), DATA_SIZE);
   mprotect(reinterpret_cast<void*>(DATA + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
   load_data_segments(USER_DS);
@@ -135,7 +138,7 @@ bool native_setup(std::string& reason) {
 }
 
 void native_run(const Case& c, Outcome& outcome) {
-  u8* const code = reinterpret_cast<u8*>(CODE_START);
+  u8* const code = reinterpret_cast<u8*>(c.start);
   u8* const data = reinterpret_cast<u8*>(DATA);
   std::memcpy(code, c.code.data(), c.code_size);
   fill_arena(c, data);
@@ -150,17 +153,32 @@ void native_run(const Case& c, Outcome& outcome) {
   starting = nullptr;
   if (c.mode == Mode::bits16) load_data_segments(USER_DS);
   outcome.wrote_code = std::memcmp(code, c.code.data(), c.code_size) != 0;
-  std::memset(reinterpret_cast<u8*>(CODE), 0xcc, PAGE_SIZE);
+  std::memset(reinterpret_cast<u8*>(CODE), 0xcc, CODE_SIZE);
   outcome.data.assign(data, data + DATA_WRITABLE);
 }
 
+bool native_occupies(u64 address) {
+  if (address >= DATA && address < CODE + CODE_SIZE) return false;
+  std::FILE* const maps = std::fopen("/proc/self/maps", "r");
+  if (maps == nullptr) return false;
+  char line[512];
+  bool found = false;
+  while (!found && std::fgets(line, sizeof line, maps) != nullptr) {
+    unsigned long long first = 0, end = 0;
+    if (std::sscanf(line, "%llx-%llx", &first, &end) == 2) found = address >= first && address < end;
+  }
+  std::fclose(maps);
+  return found;
+}
+
 bool native_has_bits16() {
-  return set_ldt(LDT_CODE, CODE, PAGE_SIZE, true) && set_ldt(LDT_DATA, DATA, DATA_SIZE, false);
+  return set_ldt(LDT_CODE, CODE, CODE_SIZE, true) && set_ldt(LDT_DATA, DATA, DATA_SIZE, false);
 }
 
 bool native_has_bits32() {
   Case c;
   c.mode = Mode::bits32;
+  c.initial.rip = c.start;
   c.code[0] = 0x40; // INC EAX: a REX prefix in 64-bit mode
   c.code_size = 1;
   Outcome o;

@@ -12,6 +12,12 @@ bool native_setup(std::string& reason);
 bool native_has_bits16(); // the host kernel has modify_ldt(); sets up the segments
 bool native_has_bits32(); // the host kernel has a 32-bit code segment
 
+// Whether something else of this process is mapped at that address: a case that reaches it cannot be compared.
+bool native_occupies(u64 address);
+
+// Where this process exits to when the software CPU does not come back from a case.
+inline constexpr int HANGS = 9;
+
 void native_run(const Case& c, Outcome& outcome);
 
 } // namespace transom::cpu_test

@@ -1,5 +1,6 @@
 #include "tests/cpu/slots.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace transom::cpu_test {
@@ -48,44 +49,42 @@ bool modelled(ZydisISASet set) {
 }
 
 // Instruction sets whose encodings are something else (or nothing) on a CPU without them.
-bool ambiguous(ZydisISASet set) {
+const char* ambiguous(ZydisISASet set) {
   switch (set) {
-    case ZYDIS_ISA_SET_LZCNT: // BSR
-    case ZYDIS_ISA_SET_BMI1:  // TZCNT: BSF
-    case ZYDIS_ISA_SET_CET:   // ENDBR, RDSSP: NOP
-    case ZYDIS_ISA_SET_MPX:   // NOP
-    case ZYDIS_ISA_SET_CLDEMOTE:
-    case ZYDIS_ISA_SET_PREFETCHWT1:
-    case ZYDIS_ISA_SET_AMD3DNOW: // PREFETCH(W) come with long mode
-    case ZYDIS_ISA_SET_RDTSCP:
-    case ZYDIS_ISA_SET_RDPMC:
-    case ZYDIS_ISA_SET_AMD: return true;
-    default: return false;
+    case ZYDIS_ISA_SET_LZCNT: return "BSR without LZCNT, which the host has";
+    case ZYDIS_ISA_SET_BMI1: return "BSF without BMI1, which the host has";
+    case ZYDIS_ISA_SET_CET: return "a NOP without CET, which the host may have";
+    case ZYDIS_ISA_SET_MPX:
+    case ZYDIS_ISA_SET_CLDEMOTE: return "a NOP, or #UD on hosts that check its operand";
+    case ZYDIS_ISA_SET_RDTSCP: return "reads the time, or the number of the host's CPU";
+    case ZYDIS_ISA_SET_RDPMC: return "the host's CR4.PCE";
+    case ZYDIS_ISA_SET_AMD: return "an instruction of AMD's alone";
+    default: return nullptr;
   }
 }
 
-bool skipped(ZydisMnemonic m) {
+const char* skipped(ZydisMnemonic m) {
   switch (m) {
-    case ZYDIS_MNEMONIC_SYSCALL: // leave user mode
+    case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSRET:
     case ZYDIS_MNEMONIC_SYSENTER:
     case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT: return "calls the host kernel";
     case ZYDIS_MNEMONIC_INT1:
-    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INT3: return "the fuzzer's own traps";
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_IRETQ: return "loads segments of the host kernel's tables";
     case ZYDIS_MNEMONIC_VMCALL:
-    case ZYDIS_MNEMONIC_VMMCALL:
-    case ZYDIS_MNEMONIC_RDTSC: // time
-    case ZYDIS_MNEMONIC_CPUID: // the model
-    case ZYDIS_MNEMONIC_SGDT:  // UMIP on the host
+    case ZYDIS_MNEMONIC_VMMCALL: return "calls the host's hypervisor";
+    case ZYDIS_MNEMONIC_RDTSC: return "reads the time, or the number of the host's CPU";
+    case ZYDIS_MNEMONIC_CPUID: return "shows the host's model";
+    case ZYDIS_MNEMONIC_SGDT:
     case ZYDIS_MNEMONIC_SIDT:
     case ZYDIS_MNEMONIC_SLDT:
     case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_LAR: // descriptor tables of the host
+    case ZYDIS_MNEMONIC_SMSW: return "shows the host kernel's tables, or #GP with UMIP";
+    case ZYDIS_MNEMONIC_LAR:
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
     case ZYDIS_MNEMONIC_VERW:
@@ -93,8 +92,8 @@ bool skipped(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_LES:
     case ZYDIS_MNEMONIC_LFS:
     case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_LSS: return "loads segments of the host kernel's tables";
+    default: return nullptr;
   }
 }
 
@@ -117,7 +116,9 @@ struct Forms {
   bool valid = false;
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;
   Verdict verdict = Verdict::skip;
+  const char* reason = nullptr; // of Verdict::skip
   bool has_modrm = false;
+  ZydisInstructionCategory category = ZYDIS_CATEGORY_INVALID;
 };
 
 Forms probe_slot(Mode mode, u8 map, u8 prefix, u8 opcode, u8 modrm) {
@@ -137,6 +138,8 @@ Forms probe_slot(Mode mode, u8 map, u8 prefix, u8 opcode, u8 modrm) {
   f.valid = true;
   f.mnemonic = insn.mnemonic;
   f.verdict = classify(insn, operands);
+  f.reason = skip_reason(insn, operands);
+  f.category = insn.meta.category;
   f.has_modrm = (insn.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
   return f;
 }
@@ -155,8 +158,8 @@ void add_forms(Mode mode, u8 map, u8 prefix, u8 opcode, std::vector<Slot>& all) 
   for (unsigned m = 0; m < 256; ++m)
     if (m >= 0xc0 || (m & 0xc7) == 0) form[m] = probe_slot(mode, map, prefix, opcode, static_cast<u8>(m));
   if (form[0].valid && !form[0].has_modrm) {
-    if (form[0].verdict != Verdict::skip)
-      all.push_back({map, opcode, prefix, false, false, 0, 0, form[0].verdict, form[0].mnemonic});
+    all.push_back(
+        {map, opcode, prefix, false, false, 0, 0, form[0].verdict, form[0].mnemonic, form[0].category, form[0].reason});
     return;
   }
   const auto same = [&](unsigned a, unsigned b) {
@@ -164,8 +167,9 @@ void add_forms(Mode mode, u8 map, u8 prefix, u8 opcode, std::vector<Slot>& all) 
   };
   const auto add = [&](unsigned modrm, u8 fixed) {
     const Forms& f = form[modrm];
-    if (f.valid && f.verdict != Verdict::skip)
-      all.push_back({map, opcode, prefix, true, modrm < 0xc0, static_cast<u8>(modrm), fixed, f.verdict, f.mnemonic});
+    if (f.valid)
+      all.push_back({map, opcode, prefix, true, modrm < 0xc0, static_cast<u8>(modrm), fixed, f.verdict, f.mnemonic,
+                     f.category, f.reason});
   };
   for (const bool memory : {true, false}) {
     const unsigned base = memory ? 0 : 0xc0, rms = memory ? 1 : 8;
@@ -197,17 +201,22 @@ bool has_prefix(const ZydisDecodedInstruction& insn, u8 prefix) {
   return false;
 }
 
-// Where CPUs of different vendors disagree, and no program can depend on it.
-bool vendors_differ(const ZydisDecodedInstruction& insn) {
-  const bool near = insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
-  // 66 with a near branch in 64-bit mode: AMD truncates RIP, Intel ignores the prefix (APM 3, Jcc; SDM 2A, Jcc).
-  if (near && insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && (insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE))
-    return true;
-  // F2 and F3 are reserved with LOOPcc; this host takes them as part of the condition.
-  const bool repeat = insn.mnemonic == ZYDIS_MNEMONIC_LOOPE || insn.mnemonic == ZYDIS_MNEMONIC_LOOPNE;
-  if (repeat && (has_prefix(insn, 0xf2) || has_prefix(insn, 0xf3))) return true;
-  // PREFETCHW's opcode with a register: AMD #UD, Intel NOP.
+// 0F 0D: PREFETCH and PREFETCHW come with long mode; the reserved ones are hints as well.
+bool prefetch_row(const ZydisDecodedInstruction& insn) {
   return insn.opcode_map == ZYDIS_OPCODE_MAP_0F && insn.opcode == 0x0d;
+}
+
+// Where CPUs of different vendors disagree, and no program can depend on it.
+const char* vendors_differ(const ZydisDecodedInstruction& insn) {
+  const bool near = insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
+  if (near && insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && (insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE))
+    return "66 with a near branch in 64-bit code: AMD truncates RIP, Intel ignores it (APM 3, Jcc; SDM 2A, Jcc)";
+  const bool repeat = insn.mnemonic == ZYDIS_MNEMONIC_LOOPE || insn.mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+  if (repeat && (has_prefix(insn, 0xf2) || has_prefix(insn, 0xf3)))
+    return "F2 and F3 are reserved with LOOPcc (SDM 2A 2.1.1); this host takes them as part of the condition";
+  if (prefetch_row(insn) && insn.raw.modrm.mod == 3)
+    return "0F 0D with a register: AMD #UD (APM 3, PREFETCH), Intel NOP (SDM 2D A.3)";
+  return nullptr;
 }
 
 } // namespace
@@ -231,16 +240,27 @@ const ZydisDecoder& zydis(Mode mode) {
   return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
 
-Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
-  if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return Verdict::unsupported;
-  if (ambiguous(insn.meta.isa_set) || skipped(insn.mnemonic)) return Verdict::skip;
-  if (!modelled(insn.meta.isa_set)) return Verdict::unsupported;
+const char* skip_reason(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
+  if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return nullptr;
+  if (const char* reason = ambiguous(insn.meta.isa_set)) return reason;
+  if (const char* reason = skipped(insn.mnemonic)) return reason;
+  if (!modelled(insn.meta.isa_set) && !prefetch_row(insn)) return nullptr;
   // LZCNT and TZCNT execute on this host, where a CPU without them would execute BSR and BSF.
   const bool bit_scan = insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
-  if (bit_scan && has_prefix(insn, 0xf3)) return Verdict::skip;
-  if (vendors_differ(insn) || uses_fs_or_gs(insn, operands)) return Verdict::skip;
-  if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return Verdict::skip;
-  return Verdict::compare;
+  if (bit_scan && has_prefix(insn, 0xf3))
+    return insn.mnemonic == ZYDIS_MNEMONIC_BSF ? ambiguous(ZYDIS_ISA_SET_BMI1) : ambiguous(ZYDIS_ISA_SET_LZCNT);
+  if (const char* reason = vendors_differ(insn)) return reason;
+  if (uses_fs_or_gs(insn, operands)) return "the host's FS and GS are its C library's";
+  if (writes_segment(insn, operands) || insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+    return "loads segments of the host kernel's tables";
+  return nullptr;
+}
+
+Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands) {
+  if (skip_reason(insn, operands) != nullptr) return Verdict::skip;
+  const bool modelled_set = modelled(insn.meta.isa_set) || prefetch_row(insn);
+  const bool ours = insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && modelled_set;
+  return ours ? Verdict::compare : Verdict::unsupported;
 }
 
 bool always_faults(const Slot& slot) {
@@ -284,33 +304,14 @@ bool always_faults(const Slot& slot) {
 bool fits_in_block(const Slot& slot) {
   if (slot.verdict != Verdict::compare || always_faults(slot)) return false;
   switch (slot.mnemonic) {
-    case ZYDIS_MNEMONIC_DIV: // undefined flags
-    case ZYDIS_MNEMONIC_IDIV:
-    case ZYDIS_MNEMONIC_AAA:
-    case ZYDIS_MNEMONIC_AAS:
-    case ZYDIS_MNEMONIC_AAD:
-    case ZYDIS_MNEMONIC_AAM:
-    case ZYDIS_MNEMONIC_DAA:
-    case ZYDIS_MNEMONIC_DAS:
-    case ZYDIS_MNEMONIC_RET: // leave the block
+    case ZYDIS_MNEMONIC_RET:
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
-    case ZYDIS_MNEMONIC_FXSAVE: // show what the models do not have
+    case ZYDIS_MNEMONIC_FXSAVE: // MXCSR_MASK, and pointers of the host
     case ZYDIS_MNEMONIC_FXSAVE64:
-    case ZYDIS_MNEMONIC_FXRSTOR: // may unmask exceptions
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_FNSTENV: // shows FIP when nothing is pending
-    case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU: return false;
-    case ZYDIS_MNEMONIC_BTS: // with a bit offset in a register these reach the code, and what it becomes is not
-                             // classified
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC: return slot.opcode == 0xba;
+    case ZYDIS_MNEMONIC_FNSTENV: // FIP: the host's is zero when nothing is pending
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL: return !slot.has_modrm;
     default: return true;
@@ -338,10 +339,21 @@ std::string Slot::name() const {
   return name;
 }
 
+namespace {
+std::vector<Slot> select(Mode mode, bool skip) {
+  std::vector<Slot> all = enumerate(mode);
+  all.erase(std::remove_if(all.begin(), all.end(), [=](const Slot& s) { return (s.reason != nullptr) != skip; }),
+            all.end());
+  return all;
+}
+} // namespace
+
 const std::vector<Slot>& slots(Mode mode) {
-  static const std::vector<Slot> wide = enumerate(Mode::bits64), narrow = enumerate(Mode::bits32),
-                                 small = enumerate(Mode::bits16);
+  static const std::vector<Slot> wide = select(Mode::bits64, false), narrow = select(Mode::bits32, false),
+                                 small = select(Mode::bits16, false);
   return mode == Mode::bits64 ? wide : mode == Mode::bits32 ? narrow : small;
 }
+
+std::vector<Slot> excluded_slots(Mode mode) { return select(mode, true); }
 
 } // namespace transom::cpu_test

@@ -25,16 +25,21 @@ struct Slot {
   u8 fixed;    // those bits
   Verdict verdict;
   ZydisMnemonic mnemonic;
+  ZydisInstructionCategory category;
+  const char* reason; // of Verdict::skip, else null
   std::string name() const;
 };
 
-// Slots with verdict compare or unsupported.
+// Slots with verdict compare or unsupported; and the others, each with its reason.
 const std::vector<Slot>& slots(Mode mode);
+std::vector<Slot> excluded_slots(Mode mode);
 
+const char* skip_reason(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands); // null: none
 Verdict classify(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 const ZydisDecoder& zydis(Mode mode);
 
-// Whether it may stand among others: leaves no flags undefined, and has no accepted differences (compare.hpp).
+// Whether a block may have it drawn at random among its instructions: it goes on behind itself (what does not is made
+// on purpose, see blocks.cc), and writes nothing that depends on the CPU's model.
 bool fits_in_block(const Slot& slot);
 
 // Instruction that never completes in user mode: privileged, or always #UD.

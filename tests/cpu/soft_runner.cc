@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/exception.hpp"
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
 #include "hypervisor/vcpu/soft/test_machine.hpp"
@@ -13,10 +14,37 @@ using namespace soft;
 namespace {
 // Guest-physical layout
 constexpr u64 RAM = 0x1'0000, PML4 = 0x1000, PDPT = 0x2000, PD_DATA = 0x3000, PD_CODE = 0x4000, PT_DATA = 0x5000,
-              PT_CODE = 0x6000, DATA_PAGES = 0x8000, CODE_PAGE = 0xb000;
+              PT_CODE = 0x6000, DATA_PAGES = 0x8000, CODE_PAGES = 0xb000;
 constexpr u64 SYSTEM = 0xffff'8000'0000'0000;
 constexpr u64 P = 1, W = 2, U = 4, NX = u64{1} << 63;
 constexpr u64 index_of(u64 linear, unsigned level) { return (linear >> (12 + 9 * level) & 511) * 8; }
+
+VcpuRegisters start_registers(const Case& c) {
+  VcpuRegisters r;
+  std::memcpy(r.gpr, c.initial.gpr, sizeof r.gpr);
+  r.rip = c.initial.rip;
+  r.rflags = c.initial.rflags;
+  // As Linux has it in user mode (arch/x86/include/asm/segment.h).
+  if (c.mode == Mode::bits64)
+    r.cs = {0x33, 0xa0fb, 0xffff'ffff, 0};
+  else
+    r.cs = {0x23, 0xc0fb, 0xffff'ffff, 0};
+  r.ss = r.ds = r.es = {0x2b, 0xc0f3, 0xffff'ffff, 0};
+  if (c.mode == Mode::bits16) {
+    r.cs = {LDT_CODE, 0x00fb, CODE_SIZE - 1, CODE};
+    r.ss = r.ds = r.es = {LDT_DATA, 0x40f3, DATA_SIZE - 1, DATA};
+  }
+  r.fs = r.gs = {0, 0, 0, 0};
+  r.ldtr = {0, 0, 0, 0};
+  r.tr = {0x40, 0x8b, 0x67, SYSTEM + DATA + DATA_WRITABLE}; // no I/O permission bitmap within the limit
+  r.cr0 = CR0_PG | CR0_AM | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
+  r.cr3 = PML4;
+  r.cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+  r.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+  r.dr[6] = 0xffff'0ff0;
+  r.dr[7] = 0x400;
+  return r;
+}
 } // namespace
 
 struct SoftRunner::Machine {
@@ -35,12 +63,36 @@ struct SoftRunner::Machine {
     put(PD_CODE + index_of(CODE, 1), PT_CODE | table);
     for (u64 at = 0; at < DATA_SIZE; at += PAGE_SIZE)
       put(PT_DATA + index_of(DATA + at, 0), (DATA_PAGES + at) | P | (at < DATA_WRITABLE ? W : 0) | U | NX);
-    put(PT_CODE + index_of(CODE, 0), CODE_PAGE | table);
+    for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) put(PT_CODE + index_of(CODE + at, 0), (CODE_PAGES + at) | table);
     std::memcpy(&platform.ram[DATA_PAGES], arena_pattern().data(), DATA_SIZE);
-    std::memset(&platform.ram[CODE_PAGE], 0xcc, PAGE_SIZE);
+    std::memset(&platform.ram[CODE_PAGES], 0xcc, CODE_SIZE);
   }
   void put(u64 gpa, u64 value) { std::memcpy(&platform.ram[gpa], &value, 8); }
 
+  // Blocks of the last case are dropped as after a store. One on each page stays: a page that gains or loses its code
+  // costs a walk over the TLBs.
+  void put_code(const Case& c) {
+    BlockCache& blocks = *vcpu.cpu().blocks;
+    u8* const code = &platform.ram[CODE_PAGES];
+    std::memset(code, 0xcc, CODE_SIZE);
+    std::memcpy(code + (c.start - CODE), c.code.data(), c.code_size);
+    for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) {
+      const u64 page = (CODE_PAGES + at) >> PAGE_SHIFT;
+      blocks.wrote(vcpu.cpu(), page, 0, ANCHOR);
+      blocks.wrote(vcpu.cpu(), page, ANCHOR + 1, PAGE_SIZE - ANCHOR - 1);
+    }
+    if (anchored_ == blocks.flushes() + 1) return;
+    anchored_ = blocks.flushes() + 1;
+    for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) {
+      VcpuRegisters r = start_registers(Case{});
+      r.rip = CODE + at + ANCHOR;
+      vcpu.set_registers(r);
+      vcpu.run_to_exception();
+    }
+  }
+
+  static constexpr unsigned ANCHOR = 0xf10; // no code is here
+  u64 anchored_ = 0;                        // flushes + 1 when the pages last got theirs
   RecordingPlatform platform;
   std::vector<u64> map_memory;
   CodePages code_pages;
@@ -50,52 +102,22 @@ struct SoftRunner::Machine {
 SoftRunner::SoftRunner() : machine_(std::make_unique<Machine>()) {}
 SoftRunner::~SoftRunner() = default;
 
-namespace {
-VcpuRegisters start_registers(const Case& c) {
-  VcpuRegisters r;
-  std::memcpy(r.gpr, c.initial.gpr, sizeof r.gpr);
-  r.rip = c.initial.rip;
-  r.rflags = c.initial.rflags;
-  // As Linux has it in user mode (arch/x86/include/asm/segment.h).
-  if (c.mode == Mode::bits64)
-    r.cs = {0x33, 0xa0fb, 0xffff'ffff, 0};
-  else
-    r.cs = {0x23, 0xc0fb, 0xffff'ffff, 0};
-  r.ss = r.ds = r.es = {0x2b, 0xc0f3, 0xffff'ffff, 0};
-  if (c.mode == Mode::bits16) {
-    r.cs = {LDT_CODE, 0x00fb, PAGE_SIZE - 1, CODE};
-    r.ss = r.ds = r.es = {LDT_DATA, 0x40f3, DATA_SIZE - 1, DATA};
-  }
-  r.fs = r.gs = {0, 0, 0, 0};
-  r.ldtr = {0, 0, 0, 0};
-  r.tr = {0x40, 0x8b, 0x67, SYSTEM + DATA + DATA_WRITABLE}; // no I/O permission bitmap within the limit
-  r.cr0 = CR0_PG | CR0_AM | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
-  r.cr3 = PML4;
-  r.cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
-  r.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-  r.dr[6] = 0xffff'0ff0;
-  r.dr[7] = 0x400;
-  return r;
-}
-} // namespace
-
 void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
   Machine& m = *machine_;
-  u8* const code = &m.platform.ram[CODE_PAGE];
-  std::memset(code, 0xcc, PAGE_SIZE);
-  std::memcpy(code + (CODE_START - CODE), c.code.data(), c.code_size);
-  if (m.code_pages.wrote(CODE_PAGE >> PAGE_SHIFT)) m.vcpu.exit_flag().store(Vcpu::LOOK);
+  m.put_code(c);
   fill_arena(c, &m.platform.ram[DATA_PAGES]);
   m.vcpu.set_registers(start_registers(c));
   u8 image[512];
   std::memcpy(image, &c.initial.fx, 512);
   m.vcpu.set_fpu_state(image);
 
+  const u64 instructions = m.vcpu.cpu().instructions;
   if (stepping)
     m.vcpu.run_instructions(100'000, true);
   else
     m.vcpu.run_to_exception();
 
+  outcome.instructions = m.vcpu.cpu().instructions - instructions;
   const VcpuRegisters r = m.vcpu.registers();
   std::memcpy(outcome.state.gpr, r.gpr, sizeof r.gpr);
   outcome.state.rip = r.rip;

@@ -230,7 +230,7 @@ u64 translate(Cpu& cpu, u64 linear, Access access, bool user) {
 void probe(Cpu& cpu, u64 linear, unsigned length, Access access, bool user) {
   resolve(cpu, linear, access, user);
   const u64 last = linear + length - 1;
-  if ((linear ^ last) >> PAGE_SHIFT) resolve(cpu, last, access, user);
+  if ((linear ^ last) >> PAGE_SHIFT) resolve(cpu, last & PAGE_MASK, access, user); // CR2: the first byte that faults
 }
 
 void reset_tlb(Cpu& cpu) {
