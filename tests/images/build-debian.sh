@@ -15,7 +15,7 @@ images=$2 kernels=$3
 
 release=bookworm
 disk_mib=1024
-packages=(systemd systemd-sysv udev dbus kmod perl python3-minimal openssl gcc libc6-dev)
+packages=(systemd systemd-sysv udev dbus kmod perl python3-minimal openssl gcc libc6-dev stress-ng)
 
 # shellcheck source=tests/images/disk.sh
 . "$here/disk.sh"
