@@ -4,7 +4,9 @@
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sstream>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <thread>
 
 #include "tests/guests/harness.hpp"
@@ -24,13 +26,14 @@ class DebuggedGuest {
     if (wait) arguments.push_back("--wait");
     if (run.single_process) arguments.push_back("--single-process");
     domain_pid_ = start_program(arguments, domain_);
-    while (!std::filesystem::is_socket(socket()) && ::kill(domain_pid_, 0) == 0) pause();
+    while (!listening() && ::waitpid(domain_pid_, nullptr, WNOHANG) == 0) pause();
     struct stat st {};
     EXPECT_EQ(::stat(socket().c_str(), &st), 0) << read_file(domain_ / "errors");
     EXPECT_EQ(st.st_mode & 0777, 0600u);
-    std::ofstream(folder_ / "script") << "set pagination off\nset confirm off\nset tcp connect-timeout 60\nset "
-                                         "remotetimeout 60\nset disassemble-next-line off\n"
-                                      << fmt::format("file {}/{}\ntarget remote {}\n", GUEST_DIR, run.guest, socket())
+    std::string symbols; // a ROM has none
+    if (run.guest.ends_with(".elf")) symbols = fmt::format("file {}/{}\n", GUEST_DIR, run.guest);
+    std::ofstream(folder_ / "script") << "set pagination off\nset confirm off\nset remotetimeout 60\n"
+                                      << symbols << "target remote " << socket() << "\n"
                                       << script;
     gdb_pid_ = start_program({"/usr/bin/gdb", "-nx", "-batch", "-x", (folder_ / "script").string()}, folder_, "output");
   }
@@ -54,12 +57,19 @@ class DebuggedGuest {
   }
   std::string e9() const { return read_file(domain_ / "e9"); }
   void wait_for(const std::string& text) const {
-    while (e9().find(text) == std::string::npos && ::kill(domain_pid_, 0) == 0) pause();
+    while (e9().find(text) == std::string::npos && ::kill(gdb_pid_, 0) == 0) pause();
   }
   void press_ctrl_c() const { ::kill(gdb_pid_, SIGINT); }
   std::string socket() const { return (domain_ / "gdb").string(); }
 
  private:
+  // Its file is there a moment before the socket listens.
+  bool listening() const {
+    std::istringstream sockets(read_file("/proc/net/unix"));
+    for (std::string line; std::getline(sockets, line);)
+      if (line.ends_with(socket()) && line.find(" 00010000 ") != std::string::npos) return true;
+    return false;
+  }
   static void pause() { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }
 
   Scratch domain_, folder_;
@@ -91,7 +101,7 @@ continue
   EXPECT_THAT(said, HasSubstr("second: 2"));
   EXPECT_THAT(said, HasSubstr("told is 1\n"));
   EXPECT_THAT(said, HasSubstr("exited normally"));
-  EXPECT_THAT(said, Not(HasSubstr("Breakpoint 2"))); // never_called has no hit
+  EXPECT_THAT(said, Not(HasSubstr("Breakpoint 2, "))); // never_called has no hit
   EXPECT_EQ(guest.e9().substr(0, guest.e9().find("1 checks")),
             "meeting 1001\nmeeting 12\nmeeting 13\ncounted 1000\ntold 77\n");
 }
@@ -114,7 +124,6 @@ detach
 TEST(Gdb, InterruptsASpinningGuestAndKillsIt) {
   DebuggedGuest guest({"forever.elf"}, R"(
 continue
-printf "\nthe guest is %s\n", "interrupted"
 info symbol $pc
 monitor info registers
 monitor translate 100000
