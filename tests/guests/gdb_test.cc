@@ -174,6 +174,38 @@ continue
   EXPECT_EQ(guest.finish_domain(), GUEST_PASSED) << said;
 }
 
+TEST(Gdb, HasAThreadForEveryProcessor) {
+  GuestRun run{"smp.elf"};
+  run.cpus = 2;
+  DebuggedGuest guest(run, R"(
+info threads
+break *0x8000
+continue
+printf "\nstarted at %x:%x\n", $cs, $rip
+info threads
+thread 1
+printf "in 64-bit mode: %d\n", ($efer >> 10) & 1
+thread 2
+delete
+stepi
+printf "stepped to %x:%x\n", $cs, $rip
+set scheduler-locking on
+stepi
+printf "alone to %x:%x\n", $cs, $rip
+set scheduler-locking off
+continue
+)");
+  const std::string said = guest.finish_gdb();
+  EXPECT_EQ(guest.finish_domain(), GUEST_PASSED) << said;
+  EXPECT_THAT(said, HasSubstr("vCPU 1: waits for a start-up IPI"));
+  EXPECT_THAT(said, HasSubstr("Thread 2 received signal SIGTRAP"));
+  EXPECT_THAT(said, HasSubstr("\nstarted at 800:0\n"));
+  EXPECT_THAT(said, HasSubstr("vCPU 1: started"));
+  EXPECT_THAT(said, HasSubstr("in 64-bit mode: 1"));
+  EXPECT_THAT(said, HasSubstr("stepped to 800:1"));
+  EXPECT_THAT(said, HasSubstr("alone to 800:3"));
+}
+
 TEST(WithoutGdb, TheGuestSaysSomethingElse) { // the negative control of what gdb changed
   const GuestResult result = run_guest({"debugged.elf"});
   expect_passed(result);
