@@ -177,6 +177,7 @@ continue
 TEST(Gdb, HasAThreadForEveryProcessor) {
   GuestRun run{"smp.elf"};
   run.cpus = 2;
+  run.reboots = true;
   DebuggedGuest guest(run, R"(
 info threads
 break *0x8000
