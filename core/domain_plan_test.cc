@@ -53,6 +53,7 @@ DomainPlan full_plan() {
   p.servers = {{"dom0", WakePolicy::spin}, {"own", WakePolicy::sleep}};
   p.crash = {CrashPoint::before_commit, "ide", 5, 6};
   p.log_level = 4;
+  p.debugger = DebuggerPlan{"/tmp/gdb", 0, true};
   return p;
 }
 
@@ -85,6 +86,9 @@ TEST(DomainPlan, EveryFieldArrives) {
       std::tie(p.boot.firmware, p.boot.kernel, p.boot.initrd, p.boot.cmdline, p.boot.order, p.boot.serial_console));
   EXPECT_EQ(std::tie(q.crash.point, q.crash.device, q.crash.dispatch, q.crash.effect),
             std::tie(p.crash.point, p.crash.device, p.crash.dispatch, p.crash.effect));
+  ASSERT_TRUE(q.debugger);
+  EXPECT_EQ(std::tie(q.debugger->socket, q.debugger->port, q.debugger->wait),
+            std::tie(p.debugger->socket, p.debugger->port, p.debugger->wait));
   ASSERT_EQ(q.devices.size(), 2u);
   EXPECT_EQ(q.devices[1].server, SERVER_HYPERVISOR);
   EXPECT_EQ(q.devices[1].pci_slot, ~0u);

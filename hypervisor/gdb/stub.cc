@@ -445,7 +445,11 @@ void Stub::report(u32 vcpu) {
   general_ = vcpu;
   u8 kinds = 0;
   const bool hit = actions_[vcpu] == Action::go_on && at_breakpoint(vcpu, &kinds);
-  const char* why = !hit || !tells_breakpoints_ ? "" : kinds & SOFTWARE ? "swbreak:;" : "hwbreak:;";
+  // Behind a segment base gdb would look for the breakpoint at RIP, find none, and go on without a word.
+  const VcpuRegisters r = target_.registers(vcpu);
+  const char* why = !hit || !tells_breakpoints_ || r.rip != linear_pc(r) ? ""
+                    : kinds & SOFTWARE                                   ? "swbreak:;"
+                                                                         : "hwbreak:;";
   stop_reply_ = fmt::format("T{:02x}{}thread:{:x};", SIGNAL_TRAP, why, vcpu + 1);
   reply(stop_reply_);
 }

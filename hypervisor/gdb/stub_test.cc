@@ -223,6 +223,16 @@ TEST(Breakpoints, AreSetWhenTheDomainGoesOn) {
   EXPECT_EQ(d.stop(0, 0x1'0010), "T05swbreak:;thread:1;");
 }
 
+TEST(Breakpoints, BehindASegmentBaseAreTrapsWithoutAName) {
+  Dialogue d;
+  d.say("qSupported:swbreak+");
+  d.target.cpus[1].registers.efer = 0;
+  d.target.cpus[1].registers.cs = {0x800, 0x93, 0xffff, 0x8000};
+  d.say("Z0,8000,1");
+  d.say("vCont;c");
+  EXPECT_EQ(d.stop(1, 0), "T05thread:2;");
+}
+
 TEST(Breakpoints, HaveALimit) {
   Dialogue d;
   for (size_t n = 0; n < Stub::MAX_BREAKPOINTS; ++n) ASSERT_EQ(d.say("Z0," + number(static_cast<u32>(n)) + ",1"), "OK");

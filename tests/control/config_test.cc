@@ -214,6 +214,14 @@ const std::vector<Wrong>& table() {
        ":3:8: device.0.name: ",
        {"a device of the board"}},
       {"TooManyDevices", many_devices(), ":1:1: device: ", {"devices are placed in dom0", "at most 16 fit"}},
+      {"GdbElsewhere",
+       "[debug]\ngdb = \"0.0.0.0:1234\"\n",
+       ":2:7: debug.gdb: ",
+       {"0.0.0.0", "only 127.0.0.1", "ssh -L 1234"}},
+      {"GdbAtNoPort", "[debug]\ngdb = \"127.0.0.1:65536\"\n", ":2:7: debug.gdb: ", {"unix:PATH, 127.0.0.1:PORT"}},
+      {"GdbNowhere", "[debug]\ngdb = \"stdio\"\n", ":2:7: debug.gdb: ", {"found \"stdio\"", "unix:PATH"}},
+      {"GdbOverAFile", "[debug]\ngdb = \"unix:good.raw\"\n", ":2:7: debug.gdb: ", {"exists and is no socket"}},
+      {"WaitForNobody", "[debug]\nwait = true\n", ":2:8: debug.wait: ", {"gdb is needed"}},
       {"CrashPoint", "[debug]\ncrash = \"ide:later:1\"\n", ":2:9: debug.crash: ", {"before-entry", "DEVICE:POINT:N"}},
   };
   return WRONG;

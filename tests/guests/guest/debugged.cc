@@ -5,7 +5,7 @@ extern "C" {
 u64 told = 1;
 
 [[gnu::noinline]] u64 meeting(u64 a, u64 b) {
-  asm volatile("" : "+r"(a) : : "memory"); // not worked out before
+  asm volatile("" : "+r"(a), "+r"(b) : : "memory"); // neither is known before
   return a + b;
 }
 
