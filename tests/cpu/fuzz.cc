@@ -90,7 +90,7 @@ class Shard {
     for (int attempt = 0; attempt < 8 && verdict == Verdict::skip; ++attempt) verdict = make(generator, n, all[slot]);
     if (verdict == Verdict::skip) return;
     if (verdict == Verdict::unsupported) return check_unsupported(n, slot);
-    if (!SOFT_ONLY) native_run(case_, host_);
+    run_natively();
     if (!SOFT_ONLY && host_.vector == HUNG) return;
     ++shared_.compared;
     if (host_.vector == soft::BP) ++shared_.completed;
@@ -120,6 +120,14 @@ class Shard {
       fail(
           n, slot,
           "  an instruction outside of every CPUID model is not #UD but vector " + std::to_string(ours_.vector) + "\n");
+  }
+
+  void run_natively() {
+    if (SOFT_ONLY) return;
+    const u8 first = case_.code[0];
+    if (campaign_.first_byte_for_host != 0) case_.code[0] = campaign_.first_byte_for_host;
+    native_run(case_, host_);
+    case_.code[0] = first;
   }
 
   void covered(unsigned slot) {
