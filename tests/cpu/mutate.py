@@ -298,7 +298,7 @@ def main():
         return 0
     reasons = accepted()
     builder = Builder(options.build)
-    assert judge_nothing(builder), "the tests fail without any mutation"
+    assert judge_nothing(builder, options.cases), "the tests fail without any mutation"
     results, dropped, begin = [], {"does not compile": 0, "same code": 0}, time.time()
     again = None
     if options.survivors:
@@ -332,9 +332,9 @@ def main():
     return report(builder, results, dropped, time.time() - begin)
 
 
-def judge_nothing(builder):
+def judge_nothing(builder, cases):
     builder.clean()
-    return run(builder.link("cpu_fuzz_test"), 900, TRANSOM_FUZZ_CASES="2000", TRANSOM_FUZZ_STOP="1") == ""
+    return fuzz(builder.link("cpu_fuzz_test"), cases) == ""
 
 
 def report(builder, results, dropped, seconds):
