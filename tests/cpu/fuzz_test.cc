@@ -51,6 +51,7 @@ Plan plan(Mode mode, Kind kind, u64 cases, u64 share) {
   p.campaign.mode = mode;
   p.campaign.kind = kind;
   p.campaign.cases = from_environment("TRANSOM_FUZZ_CASES", full ? FULL_CASES / 100 * share : cases);
+  if (kind == Kind::given && p.campaign.cases > cases) p.campaign.cases = cases;
   p.campaign.first = from_environment("TRANSOM_FUZZ_FIRST", 0);
   p.campaign.stop = std::getenv("TRANSOM_FUZZ_STOP") != nullptr;
   const bool given = std::getenv("TRANSOM_FUZZ_SEED") != nullptr;
