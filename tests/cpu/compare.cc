@@ -8,18 +8,19 @@ namespace transom::cpu_test {
 
 using namespace soft;
 
-// SDM volume 2, "Flags Affected" of each. The interpreter executes the host's own instruction for most others, so
-// their undefined flags agree as well.
+// The section "Flags Affected" of each instruction in SDM volume 2A; APM volume 3 appendix F has the same letters U.
+// The interpreter executes the host's own instruction for all others that leave flags undefined (shifts by more than
+// one, MUL, BSF, the logical ones' AF, SHLD of 16 bits by more than 16 …), so those agree as well and are compared.
 u64 undefined_flags(ZydisMnemonic mnemonic) {
   switch (mnemonic) {
-    case ZYDIS_MNEMONIC_DIV:
-    case ZYDIS_MNEMONIC_IDIV: return FLAGS_ARITHMETIC;
-    case ZYDIS_MNEMONIC_AAA:
-    case ZYDIS_MNEMONIC_AAS: return FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF;
-    case ZYDIS_MNEMONIC_AAD:
-    case ZYDIS_MNEMONIC_AAM: return FLAG_OF | FLAG_AF | FLAG_CF;
-    case ZYDIS_MNEMONIC_DAA:
-    case ZYDIS_MNEMONIC_DAS: return FLAG_OF;
+    case ZYDIS_MNEMONIC_DIV:                           // SDM 2A, DIV: CF OF SF ZF AF PF are undefined
+    case ZYDIS_MNEMONIC_IDIV: return FLAGS_ARITHMETIC; // SDM 2A, IDIV: likewise
+    case ZYDIS_MNEMONIC_AAA:                           // SDM 2A, AAA: OF SF ZF PF
+    case ZYDIS_MNEMONIC_AAS: return FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF; // SDM 2A, AAS: likewise
+    case ZYDIS_MNEMONIC_AAD:                                               // SDM 2A, AAD: OF AF CF
+    case ZYDIS_MNEMONIC_AAM: return FLAG_OF | FLAG_AF | FLAG_CF;           // SDM 2A, AAM: likewise
+    case ZYDIS_MNEMONIC_DAA:                                               // SDM 2A, DAA: OF
+    case ZYDIS_MNEMONIC_DAS: return FLAG_OF;                               // SDM 2A, DAS: likewise
     default: return 0;
   }
 }

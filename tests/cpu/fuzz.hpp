@@ -18,6 +18,8 @@ struct Campaign {
   u64 cases = 100'000;
   bool stop = false;                 // at the first difference
   std::vector<std::vector<u8>> code; // Kind::given: one instruction each
+  // Its first byte for the host, if not 0: a prefix that does nothing in place of one that means something else there.
+  u8 first_byte_for_host = 0;
 };
 
 struct Findings {

@@ -238,7 +238,7 @@ Verdict Generator::finish(Case& c) {
   c.code_size = 15;
   if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis(mode_), c.code.data(), 15, &insn, operands))) return Verdict::skip;
   c.code_size = insn.length;
-  const Verdict verdict = classify(insn, operands);
+  const Verdict verdict = given_ ? Verdict::compare : classify(insn, operands);
   if (verdict == Verdict::compare) fix_operands(c, 0, insn, operands);
   mnemonic_ = insn.mnemonic;
   return verdict;
@@ -254,6 +254,7 @@ Verdict Generator::one(const Slot& slot, Case& c) {
 Verdict Generator::given(Case& c, const u8* code, unsigned size) {
   begin(c);
   std::memcpy(c.code.data(), code, size);
+  given_ = true;
   return finish(c);
 }
 

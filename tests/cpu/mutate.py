@@ -3,8 +3,8 @@
 
 A mutant is one token of one line changed: an operator, a comparison, a constant, a flag, a condition, a width, a host
 instruction, or a statement left out. Mutants are drawn with a fixed seed, kind by kind in turn. What does not compile,
-or compiles into the same object code, is not a mutant and another is drawn. Each is compiled alone, linked with the
-tests, and given to the fuzzer, with the seed that is not the one of ./dev test; what the fuzzer does not find, the unit
+or makes no difference to the object code (for those that nobody finds, also to optimised code), is not a mutant and another
+is drawn. Each is compiled alone and unoptimised, linked with the tests, and given to the fuzzer, with the seed that is not the one of ./dev test; what the fuzzer does not find, the unit
 tests of the software CPU may. What nobody finds has to be listed in mutants_accepted.txt, with the reason why it
 changes nothing that a guest could see.
 
@@ -26,9 +26,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOFT = "hypervisor/vcpu/soft"
 ACCEPTED = os.path.join(ROOT, "tests/cpu/mutants_accepted.txt")
-FILES = """alu.hpp decode.cc decode_tables.cc dispatch.hpp fpu.cc fpu.hpp handlers_alu.cc handlers_atomic.cc
+FILES = """alu.hpp decode.cc decode_tables.cc fpu.cc fpu.hpp handlers_alu.cc handlers_atomic.cc
 handlers_branch.cc handlers_io.cc handlers_mov.cc handlers_muldiv.cc handlers_shift.cc handlers_stack.cc
-handlers_string.cc memory.hpp native.hpp select.cc simd.cc simd_compute.cc simd_convert.cc simd_move.cc simd_shuffle.cc
+handlers_string.cc native.hpp select.cc simd.cc simd_compute.cc simd_convert.cc simd_move.cc simd_shuffle.cc
 simd_state.cc stack.hpp string_ops.hpp x87.cc x87_state.cc""".split()
 UNIT_TESTS = ["softcpu_test", "softcpu_system_test", "softcpu_decode_test"]
 SEED_OF_CASES = 77
@@ -138,7 +138,8 @@ class Builder:
         self.work = os.path.join(os.path.dirname(self.build), "mutants")
         self.overlay = os.path.join(self.work, "overlay", SOFT)
         self.base, self.changed = (os.path.join(self.work, d) for d in ("base", "changed"))
-        for d in (self.overlay, self.base, self.changed):
+        self.optimised = [os.path.join(self.work, "optimised", d) for d in ("base", "changed")]
+        for d in (self.overlay, self.base, self.changed, *self.optimised):
             os.makedirs(d, exist_ok=True)
         targets = ["cpu_fuzz_test", *UNIT_TESTS]
         subprocess.run(["ninja", "-C", self.build, *targets], check=True, stdout=subprocess.DEVNULL)
@@ -166,7 +167,7 @@ class Builder:
         while "ccache" in os.path.basename(words[0]):
             words.pop(0)
         words = words[:words.index("-o")]
-        return [words[0], "-I" + os.path.join(self.work, "overlay"), "-w", *words[1:]]
+        return [words[0], "-I" + os.path.join(self.work, "overlay"), "-w", *words[1:], "-O0"]
 
     def link_command(self, target):
         lines = subprocess.run(["ninja", "-C", self.build, "-t", "commands", target], check=True, capture_output=True,
@@ -175,12 +176,26 @@ class Builder:
         command = next(part for part in command.split(" && ") if f"-o tests/{target}" in part)
         return shlex.split(command)
 
-    def compile(self, source, to):
+    def compile(self, source, to, *flags):
         overlaid = os.path.join(self.overlay, source)
         path = overlaid if os.path.exists(overlaid) else os.path.join(ROOT, SOFT, source)
-        done = subprocess.run([*self.commands[source], "-c", path, "-o", os.path.join(to, source + ".o")],
+        done = subprocess.run([*self.commands[source], *flags, "-c", path, "-o", os.path.join(to, source + ".o")],
                               capture_output=True, cwd=self.build)
         return done.returncode == 0
+
+    def same_when_optimised(self, name):
+        """Whether the mutant in place makes no difference to the optimised code."""
+        for mutated in (True, False):
+            if not mutated:
+                os.remove(os.path.join(self.overlay, name))
+            for source in self.users.get(name, [name]):
+                self.compile(source, self.optimised[mutated], "-O2")
+        for source in self.users.get(name, [name]):
+            with open(os.path.join(self.optimised[True], source + ".o"), "rb") as a, \
+                    open(os.path.join(self.optimised[False], source + ".o"), "rb") as b:
+                if a.read() != b.read():
+                    return False
+        return True
 
     def clean(self):
         for d in (self.overlay, self.changed):
@@ -246,7 +261,7 @@ def fuzz(program, cases):
                TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases))
 
 
-def judge(builder, groups, cases):
+def judge(builder, mutated, groups, cases):
     """(state, who found it, where)."""
     state = "same code"
     for group in groups:
@@ -269,7 +284,7 @@ def judge(builder, groups, cases):
         said = run(builder.link(name), 300)
         if said:
             return state, "unit test", f"{name}: {said}"
-    return state, "nobody", ""
+    return ("same code" if builder.same_when_optimised(mutated) else state), "nobody", ""
 
 
 def accepted():
@@ -298,7 +313,7 @@ def main():
         return 0
     reasons = accepted()
     builder = Builder(options.build)
-    assert judge_nothing(builder), "the tests fail without any mutation"
+    assert judge_nothing(builder, options.cases), "the tests fail without any mutation"
     results, dropped, begin = [], {"does not compile": 0, "same code": 0}, time.time()
     again = None
     if options.survivors:
@@ -318,7 +333,7 @@ def main():
                 continue
             again.remove((name, number + 1, new.strip()))
         groups = builder.mutate(name, "\n".join(lines))
-        state, by, where = judge(builder, groups, options.cases)
+        state, by, where = judge(builder, name, groups, options.cases)
         if state != "mutant":
             dropped[state] += 1
             continue
@@ -329,21 +344,21 @@ def main():
         print(f"{index:3} {kind:9} {name}:{number + 1}: {by} {where}{reason}\n    - {old.strip()}\n    + {new.strip()}",
               flush=True)
     builder.clean()
-    return report(builder, results, dropped, time.time() - begin)
+    return report(builder, options, results, dropped, time.time() - begin)
 
 
-def judge_nothing(builder):
+def judge_nothing(builder, cases):
     builder.clean()
-    return run(builder.link("cpu_fuzz_test"), 900, TRANSOM_FUZZ_CASES="2000", TRANSOM_FUZZ_STOP="1") == ""
+    return fuzz(builder.link("cpu_fuzz_test"), cases) == ""
 
 
-def report(builder, results, dropped, seconds):
+def report(builder, options, results, dropped, seconds):
     by = {who: sum(r["by"] == who for r in results) for who in ("fuzzer", "unit test", "nobody")}
     found = by["fuzzer"] + by["unit test"]
     open_ones = [r for r in results if r["by"] == "nobody" and not r["accepted"]]
-    with open(os.path.join(builder.work, "mutants.json"), "w") as f:
+    with open(os.path.join(builder.work, f"mutants-{options.seed}.json"), "w") as f:
         json.dump({"results": results, "dropped": dropped, "seconds": round(seconds)}, f, indent=1)
-    with open(os.path.join(builder.work, "mutants.md"), "w") as f:
+    with open(os.path.join(builder.work, f"mutants-{options.seed}.md"), "w") as f:
         f.write("| # | Kind | Where | Change | Found by |\n|---|---|---|---|---|\n")
         for r in results:
             cell = difference(r["old"], r["new"])
