@@ -178,6 +178,19 @@ TEST(Blocks, AMapChangeInsideAnOutTakesEffectBeforeTheNextInstruction) {
   EXPECT_EQ(m.gpr(RAX) & 0xff, 2u);
 }
 
+// A write to CF9h resets the machine: what stands behind it, in firmware a triple fault, must not run.
+TEST(Blocks, ARequestThatAnOutMakesComesBeforeTheNextInstruction) {
+  TestMachine m;
+  m.code({0xe6, 0x10, 0xb0, 1, 0xf4}); // out 10h,al; mov al,1; hlt
+  m.start_32();
+  m.platform.on_out = [&](u16, u32, u32) { m.vcpu.exit_flag() |= Vcpu::LEAVE; };
+  EXPECT_EQ(m.vcpu.run(), RunResult::exited);
+  EXPECT_EQ(m.vcpu.registers().rip, CODE + 2);
+  EXPECT_EQ(m.gpr(RAX) & 0xff, 0u);
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.gpr(RAX) & 0xff, 1u);
+}
+
 TEST(Blocks, TheA20GateFoldsTheSecondMegabyte) {
   TestMachine m;
   m.code({0x66, 0x8b, 0x06, 0xf4}); // mov ax,[esi]

@@ -10,10 +10,12 @@ namespace transom::soft {
 
 namespace {
 
-// A port access may have changed the memory map (A20, PAM): then the block ends here.
+// A port access may have changed the memory map (A20, PAM), asked for a reset (CF9h) or raised an interrupt: then the
+// block ends here, and none of its other instructions runs before that is served.
 const Insn* after_port(Cpu& cpu, const Insn* i) {
   cpu.blocks->after_exit(cpu);
-  if (!cpu.leave && !cpu.blocks->flush_pending()) return next(cpu, i);
+  const bool asked = cpu.exit_flag->load(std::memory_order_relaxed) != 0;
+  if (!asked && !cpu.leave && !cpu.blocks->flush_pending()) return next(cpu, i);
   const u64 rip = next_rip(cpu);
   retire(cpu, i);
   return enter_slow(cpu, rip);
