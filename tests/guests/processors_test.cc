@@ -162,7 +162,7 @@ TEST_P(Processor, OnKvm) {
   expect_checks(on_kvm, GetParam(), accepted_on(kind_of_kvm(), GetParam()));
 }
 
-constexpr const char* GUESTS[] = {"paging32", "pae32", "paging64", "gates64", "segments32", "gates32", "tasks32", "vm32", "events64", "debug64"};
+constexpr const char* GUESTS[] = {"paging32", "pae32", "paging64", "gates64", "segments32", "gates32", "tasks32", "vm32", "events64", "debug64", "modes64", "calls32"};
 INSTANTIATE_TEST_SUITE_P(Cpu, Processor, testing::ValuesIn(GUESTS),
                          [](const auto& guest) { return std::string(guest.param); });
 
