@@ -162,9 +162,33 @@ TEST_P(Processor, OnKvm) {
   expect_checks(on_kvm, GetParam(), accepted_on(kind_of_kvm(), GetParam()));
 }
 
-constexpr const char* GUESTS[] = {"paging32", "pae32", "paging64", "gates64", "segments32", "gates32", "tasks32", "vm32", "events64"};
+constexpr const char* GUESTS[] = {"paging32", "pae32",    "paging64", "gates64", "segments32", "gates32", "tasks32",
+                                  "vm32",     "events64", "debug64",  "modes64", "calls32",    "code64",  "fpu64"};
 INSTANTIATE_TEST_SUITE_P(Cpu, Processor, testing::ValuesIn(GUESTS),
                          [](const auto& guest) { return std::string(guest.param); });
+
+// A fault that nothing can take any more ends the run: not by the guest's own exit, and not by a timeout.
+class Shutdown : public testing::TestWithParam<const char*> {};
+
+TEST_P(Shutdown, OnTheSoftwareCpu) {
+  const GuestResult result = on_software_cpu("shutdown64", std::string("only=") + GetParam(), QEMU_SECONDS);
+  EXPECT_EQ(result.status, 3) << result.e9;
+  EXPECT_NE(result.errors.find("triple fault"), std::string::npos) << result.errors;
+  EXPECT_NE(result.e9.find("part "), std::string::npos);
+  EXPECT_EQ(result.e9.find("survived"), std::string::npos);
+}
+TEST_P(Shutdown, OnQemuTcg) {
+  if (!have_qemu()) GTEST_SKIP() << "no qemu-system-x86_64";
+  const GuestResult result = on_tcg("shutdown64", std::string("only=") + GetParam(), QEMU_SECONDS);
+  EXPECT_EQ(result.status, 0) << result.errors; // -no-reboot
+  EXPECT_NE(result.e9.find("part "), std::string::npos);
+  EXPECT_EQ(result.e9.find("survived"), std::string::npos);
+}
+INSTANTIATE_TEST_SUITE_P(Cpu, Shutdown, testing::Values("no-table", "no-stack", "no-gate"), [](const auto& way) {
+  std::string name = way.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 } // namespace
 } // namespace transom::tests

@@ -21,11 +21,17 @@ const Insn* after_port(Cpu& cpu, const Insn* i) {
   return enter_slow(cpu, rip);
 }
 
+void watched(Cpu& cpu, u16 port, unsigned width) {
+  if (cpu.dr[7] & 0xff) [[unlikely]]
+    watch_port(cpu, port, width);
+}
+
 template <class T, bool Immediate>
 const Insn* in(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u16 port = Immediate ? static_cast<u8>(i->imm) : static_cast<u16>(cpu.gpr[RDX]);
   check_io_permission(cpu, port, sizeof(T));
+  watched(cpu, port, sizeof(T));
   set_reg<T>(cpu, RAX, static_cast<T>(cpu.platform->pio_read(port, sizeof(T))));
   return after_port(cpu, i);
 }
@@ -34,12 +40,14 @@ const Insn* out(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u16 port = Immediate ? static_cast<u8>(i->imm) : static_cast<u16>(cpu.gpr[RDX]);
   check_io_permission(cpu, port, sizeof(T));
+  watched(cpu, port, sizeof(T));
   cpu.platform->pio_write(port, sizeof(T), reg<T>(cpu, RAX));
   return after_port(cpu, i);
 }
 
 template <class T, bool In>
 void one_element(Cpu& cpu, const Insn* i, u16 port) {
+  watched(cpu, port, sizeof(T));
   if constexpr (In) {
     const u64 linear = segment_address(cpu, ES, cpu.gpr[RDI] & address_mask(i), sizeof(T), true);
     probe(cpu, linear, sizeof(T), Access::write, user_mode(cpu)); // before the device gives its data away

@@ -42,6 +42,7 @@ void deliver(Cpu& cpu);
 
 // IN/OUT/INS/OUTS: CPL/IOPL and the I/O permission bitmap; raises #GP(0).
 void check_io_permission(Cpu& cpu, u16 port, unsigned width);
+void watch_port(Cpu& cpu, u16 port, unsigned width); // DR0-DR3; if any is enabled
 
 // Power-on state of everything in Cpu that is architectural (SDM 3A table 9-1), platform wiring untouched. Also
 // cpu.model stays.

@@ -1,4 +1,4 @@
-// Who may use which port (SDM 1 19.5): IOPL, then the bitmap in the TSS.
+// Who may use which port (SDM 1 19.5): IOPL, then the bitmap in the TSS. Who watches it.
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
 #include "hypervisor/vcpu/soft/system.hpp"
 
@@ -15,6 +15,17 @@ void check_io_permission(Cpu& cpu, u16 port, unsigned width) {
   if (at + 1 > tss.limit) raise(cpu, GP, 0);
   const u32 forbidden = read_system<u16>(cpu, table_address(cpu, tss.base + at));
   if (forbidden >> (port & 7) & ((1u << width) - 1)) raise(cpu, GP, 0);
+}
+
+// Port breakpoints, DR7 type 2 with CR4.DE (SDM 3B 17.2.4): a trap behind the instruction.
+void watch_port(Cpu& cpu, u16 port, unsigned width) {
+  if (!(cpu.cr4 & CR4_DE)) return;
+  for (unsigned n = 0; n < 4; ++n) {
+    static constexpr u8 LENGTH[4] = {1, 2, 8, 4};
+    const u64 length = LENGTH[cpu.dr[7] >> (18 + 4 * n) & 3], first = cpu.dr[n] & ~(length - 1);
+    const bool on = (cpu.dr[7] >> (2 * n) & 3) && (cpu.dr[7] >> (16 + 4 * n) & 3) == 2;
+    if (on && port < first + length && first < u64{port} + width) cpu.pending_debug |= u64{1} << n;
+  }
 }
 
 } // namespace transom::soft

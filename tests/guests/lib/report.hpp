@@ -62,7 +62,9 @@ inline u32 in32(u16 port) {
 }
 template <class T>
 volatile T& at(u64 address) {
-  return *reinterpret_cast<volatile T*>(static_cast<word>(address));
+  word a = static_cast<word>(address);
+  asm("" : "+r"(a)); // compilers hold low addresses for null pointers
+  return *reinterpret_cast<volatile T*>(a);
 }
 inline void put8(u64 address, u8 v) { at<u8>(address) = v; }
 inline void put16(u64 address, u16 v) { at<u16>(address) = v; }
