@@ -96,9 +96,10 @@ class BlockCache {
   static constexpr u64 POOL_BYTES = u64{32} << 20;
   static constexpr u64 NO_KEY = 0x7fff'0000'0000'0000; // no mode makes it
 
+  // The window of a page comes from the bits of its number alone.
   static u64 slot(u64 linear) {
-    const u64 page = linear >> PAGE_SHIFT;
-    return ((page ^ page >> 6) % (SLOTS / WINDOW)) * WINDOW + ((linear ^ linear >> 8) % WINDOW);
+    const u64 folded = linear ^ linear >> 6;
+    return (folded >> 4 & (SLOTS - WINDOW)) | folded % WINDOW;
   }
   // Linear addresses are canonical, so their top 16 bits are all alike and the mode can be told from them.
   static u64 key(u64 linear, u16 mode) {
