@@ -21,7 +21,7 @@ run_transom() {
   if [ "$1" = loops ]; then
     arguments=(--memory 128M --kernel "$build/bench/loops.elf" --console none --set debug.exit=true --set debug.e9=stdio)
   fi
-  "$build/bin/transom" run --cpu soft --timeout 300 --info-at-end "$work/$1.info" "${arguments[@]}" < /dev/null || status=$?
+  "$build/bin/transom" run --cpu soft --timeout 900 --info-at-end "$work/$1.info" "${arguments[@]}" < /dev/null || status=$?
   [ $status = 0 ] || [ "$1 $status" = "loops 33" ]
 }
 run_qemu() {
@@ -29,7 +29,7 @@ run_qemu() {
   if [ "$1" = loops ]; then
     arguments=(-m 128 -debugcon stdio -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$build/bench/loops.elf")
   fi
-  timeout 300 qemu-system-x86_64 -M pc -accel tcg -nodefaults -display none -no-reboot "${arguments[@]}" < /dev/null ||
+  timeout 900 qemu-system-x86_64 -M pc -accel tcg -nodefaults -display none -no-reboot "${arguments[@]}" < /dev/null ||
     status=$?
   [ $status = 0 ] || [ "$1 $status" = "loops 33" ]
 }
@@ -52,8 +52,8 @@ for ((i = 1; i <= runs; ++i)); do
       seconds=$(awk -v a="$start" -v b="$(now)" 'BEGIN { printf "%.3f", b - a }')
       figures $guest "$seconds" < "$work/log" | sed "s/^/$machine /" >> "$work/figures"
       if [ $machine = transom ]; then
-        jq -r --arg guest $guest '.vcpus[0].execution[] | select(.name == "instructions") | "\($guest) \(.value)"' \
-          "$work/$guest.info" >> "$work/instructions"
+        count=$(jq -r '.vcpus[0].execution[] | select(.name == "instructions").value' "$work/$guest.info")
+        echo "$guest $seconds $count" >> "$work/counted"
       fi
     done
   done
@@ -76,6 +76,13 @@ for name in "${names[@]}"; do
   jq -n --arg name "$name" --arg transom "$a" --arg qemu "$b" --arg mips "$mips" '$ARGS.named' >> "$work/rows"
 done
 echo
-# What transom itself counts, and the time its vCPU thread had.
-cat "$work/instructions" | awk '{ print }' > /dev/null
+echo "| whole runs, as Transom counts | s | instructions | MIPS |"
+echo "|---|---|---|---|"
+for guest in boot jobs loops; do
+  # shellcheck disable=SC2046 # numbers, one a word
+  seconds=$(median $(awk -v g=$guest '$1 == g { print $2 }' "$work/counted"))
+  # shellcheck disable=SC2046
+  count=$(median $(awk -v g=$guest '$1 == g { print $3 }' "$work/counted"))
+  awk -v g=$guest -v s="$seconds" -v c="$count" 'BEGIN { printf "| %s | %.1f | %.2f G | %.0f |\n", g, s, c / 1e9, c / s / 1e6 }'
+done
 jq -s --arg machine "$(machine)" '{machine: $machine, rows: .}' "$work/rows" > "$out"

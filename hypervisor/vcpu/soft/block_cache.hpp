@@ -48,7 +48,7 @@ class BlockCache {
   // As find(), for the linear-address cache: remembers the answer unless it depends on two pages.
   Block* find_and_remember(Cpu& cpu);
 
-  // The fast half: null if not remembered.
+  // The fast half: null if not remembered. What is remembered is no null.
   [[gnu::always_inline]] Block* remembered(const Cpu& cpu, u64 linear) const {
     const Entry& e = entries_[slot(linear)];
     return e.key == key(linear, cpu.mode) ? e.block : nullptr;
@@ -102,9 +102,10 @@ class BlockCache {
   static constexpr u64 POOL_BYTES = u64{32} << 20;
   static constexpr u64 NO_KEY = 0x7fff'0000'0000'0000; // no mode makes it
 
+  // The window of a page comes from the bits of its number alone.
   static u64 slot(u64 linear) {
-    const u64 page = linear >> PAGE_SHIFT;
-    return ((page ^ page >> 6) % (SLOTS / WINDOW)) * WINDOW + ((linear ^ linear >> 8) % WINDOW);
+    const u64 folded = linear ^ linear >> 6;
+    return (folded >> 4 & (SLOTS - WINDOW)) | folded % WINDOW;
   }
   // Linear addresses are canonical, so their top 16 bits are all alike and the mode can be told from them.
   static u64 key(u64 linear, u16 mode) {
@@ -142,12 +143,13 @@ class BlockCache {
 
 // Ends every taken branch: goes on at `rip`, which is already masked to the operand size.
 const Insn* enter_slow(Cpu& cpu, u64 rip);
+template <bool Long> // 64-bit code is known to have no base and no limit
 [[gnu::always_inline]] inline const Insn* enter_at(Cpu& cpu, u64 rip) {
   if (cpu.exit_flag->load(std::memory_order_relaxed) == 0 && !cpu.leave) [[likely]] {
-    u64 linear = rip + cpu.code_base;
-    if (!(cpu.mode & MODE_64)) linear = static_cast<u32>(linear);
-    if (Block* b = cpu.blocks->remembered(cpu, linear); b != nullptr && rip + b->bytes - 1 <= cpu.code_limit)
-        [[likely]] {
+    u64 linear = rip;
+    if (!Long && !(cpu.mode & MODE_64)) linear = static_cast<u32>(rip + cpu.code_base);
+    Block* const b = cpu.blocks->remembered(cpu, linear);
+    if (b != nullptr && (Long || rip + b->bytes - 1 <= cpu.code_limit)) [[likely]] {
       cpu.gpr[REG_RIP] = rip;
       return go(cpu, b->insns());
     }

@@ -41,19 +41,25 @@ template <class T>
   return static_cast<T>(cpu.gpr[REG_RIP] + i->offset + i->length + static_cast<u64>(static_cast<i64>(i->disp)));
 }
 
-// CS limit and canonical form are checked before anything is committed, so the branch itself faults.
-inline void check_target(Cpu& cpu, u64 rip) {
-  if (code64(cpu) ? !canonical(rip) : rip > cpu.code_limit) [[unlikely]]
+// CS limit and canonical form are checked before anything is committed, so the branch itself faults. T is the operand
+// size; eight bytes exist in 64-bit code alone.
+template <class T>
+[[gnu::always_inline]] inline void check_target(Cpu& cpu, u64 rip) {
+  if (sizeof(T) == 8 || code64(cpu) ? !canonical(rip) : rip > cpu.code_limit) [[unlikely]]
     raise(cpu, GP, 0);
+}
+template <class T>
+[[gnu::always_inline]] inline const Insn* go_to(Cpu& cpu, const Insn* i, u64 rip) {
+  cpu.instructions += i->ordinal;
+  return enter_at<sizeof(T) == 8>(cpu, rip);
 }
 
 template <class T>
 [[gnu::always_inline]] inline const Insn* take_general(Cpu& cpu, const Insn* i) {
   const u64 rip = branch_target<T>(cpu, i);
   cpu.current = i;
-  check_target(cpu, rip);
-  cpu.instructions += i->ordinal;
-  return enter_at(cpu, rip);
+  check_target<T>(cpu, rip);
+  return go_to<T>(cpu, i, rip);
 }
 
 template <class T>
@@ -75,10 +81,9 @@ template <class T, bool Long>
 const Insn* call(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 rip = branch_target<T>(cpu, i);
-  check_target(cpu, rip);
+  check_target<T>(cpu, rip);
   stack_push<T, Long>(cpu, static_cast<T>(cpu.gpr[REG_RIP] + i->offset + i->length));
-  cpu.instructions += i->ordinal;
-  return enter_at(cpu, rip);
+  return go_to<T>(cpu, i, rip);
 }
 template <class T, bool Long>
 const Insn* call_linked(Cpu& cpu, const Insn* i) {
@@ -91,32 +96,29 @@ template <class T, bool Long, Form F>
 const Insn* call_indirect(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 rip = read_rm<T, F>(cpu, i);
-  check_target(cpu, rip);
+  check_target<T>(cpu, rip);
   if constexpr (Long && F != Form::reg) check_stack_canonical(cpu, cpu.gpr[RSP] - sizeof(T));
   stack_push<T, Long>(cpu, static_cast<T>(cpu.gpr[REG_RIP] + i->offset + i->length));
-  cpu.instructions += i->ordinal;
-  return enter_at(cpu, rip);
+  return go_to<T>(cpu, i, rip);
 }
 template <class T, Form F>
 const Insn* jmp_indirect(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 rip = read_rm<T, F>(cpu, i);
-  check_target(cpu, rip);
-  cpu.instructions += i->ordinal;
-  return enter_at(cpu, rip);
+  check_target<T>(cpu, rip);
+  return go_to<T>(cpu, i, rip);
 }
 
 template <class T, bool Long>
 const Insn* ret(Cpu& cpu, const Insn* i) {
   cpu.current = i;
   const u64 rip = Long ? read_linear<T>(cpu, cpu.gpr[RSP]) : peek<T>(cpu, 0);
-  check_target(cpu, rip);
+  check_target<T>(cpu, rip);
   if constexpr (Long)
     cpu.gpr[RSP] += sizeof(T) + i->imm;
   else
     set_stack_pointer(cpu, cpu.gpr[RSP] + sizeof(T) + i->imm);
-  cpu.instructions += i->ordinal;
-  return enter_at(cpu, rip);
+  return go_to<T>(cpu, i, rip);
 }
 
 // LOOPNE LOOPE LOOP JCXZ: the counter has the address size.
@@ -138,7 +140,7 @@ const Insn* loop(Cpu& cpu, const Insn* i) {
   const bool taken = loop_condition<Op>(cpu, i, count);
   if (taken) {
     cpu.current = i;
-    check_target(cpu, branch_target<T>(cpu, i));
+    check_target<T>(cpu, branch_target<T>(cpu, i));
   }
   cpu.gpr[RCX] = count;
   return taken ? take_general<T>(cpu, i) : next(cpu, i);
@@ -188,7 +190,7 @@ auto by_branch_size(const Decoded& d, F&& f) {
 
 } // namespace
 
-const Insn* enter(Cpu& cpu) { return enter_at(cpu, cpu.rip); }
+const Insn* enter(Cpu& cpu) { return enter_at<false>(cpu, cpu.rip); }
 
 const Insn* enter_slow(Cpu& cpu, u64 rip) {
   cpu.rip = rip;
@@ -211,7 +213,7 @@ const Insn* stale(Cpu& cpu, const Insn* i) {
 }
 const Insn* fall_through(Cpu& cpu, const Insn* i) {
   cpu.instructions += i->ordinal - 1u;
-  return enter_at(cpu, mask_rip(cpu, cpu.gpr[REG_RIP] + i->offset));
+  return enter_at<false>(cpu, mask_rip(cpu, cpu.gpr[REG_RIP] + i->offset));
 }
 const Insn* fall_linked(Cpu& cpu, const Insn* i) {
   --cpu.instructions; // the record stands for no instruction

@@ -64,9 +64,8 @@ template <class T, bool In>
 u64 run_of_elements(Cpu& cpu, const Insn* i, u16 port, u64 count) {
   const unsigned segment = In ? unsigned{ES} : i->segment;
   const u64 offset = cpu.gpr[In ? RDI : RSI] & address_mask(i);
-  const Run run = page_run(cpu, i, segment, offset, sizeof(T), count);
-  if (run.count == 0 || (!code64(cpu) && !(In ? cpu.segment[segment].writable : cpu.segment[segment].readable)))
-    return 0;
+  const Run run = page_run(cpu, i, segment, offset, sizeof(T), count, In);
+  if (run.count == 0) return 0;
   const TlbInfo page = resolve(cpu, run.linear, In ? Access::write : Access::read, user_mode(cpu));
   if (page.ram_page == ~u64{0} || (In ? page.host_write : page.host_read) == nullptr) return 0;
   const unsigned at = run.linear % PAGE_SIZE;

@@ -37,8 +37,8 @@ struct Movs {
     return true;
   }
   static u64 many(Cpu& cpu, const Insn* i, u64 count, bool&) {
-    const Run from = page_run(cpu, i, i->segment, source(cpu, i), sizeof(T), count);
-    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), from.count);
+    const Run from = page_run(cpu, i, i->segment, source(cpu, i), sizeof(T), count, false);
+    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), from.count, true);
     const u64 n = to.count;
     if (n == 0) return 0;
     const u8* s = direct_read(cpu, from.linear);
@@ -67,7 +67,7 @@ struct Stos {
     return true;
   }
   static u64 many(Cpu& cpu, const Insn* i, u64 count, bool&) {
-    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), count);
+    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), count, true);
     u8* t = to.count != 0 ? direct_write(cpu, to.linear) : nullptr;
     if (t == nullptr) return 0;
     const T value = reg<T>(cpu, RAX);
@@ -113,8 +113,8 @@ struct Cmps {
   }
   static u64 many(Cpu& cpu, const Insn* i, u64 count, bool& equal) {
     const bool while_equal = equal;
-    const Run from = page_run(cpu, i, i->segment, source(cpu, i), sizeof(T), count);
-    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), from.count);
+    const Run from = page_run(cpu, i, i->segment, source(cpu, i), sizeof(T), count, false);
+    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), from.count, false);
     if (to.count == 0) return 0;
     const u8 *s = direct_read(cpu, from.linear), *t = direct_read(cpu, to.linear);
     if (s == nullptr || t == nullptr) return 0;
@@ -143,7 +143,7 @@ struct Scas {
   }
   static u64 many(Cpu& cpu, const Insn* i, u64 count, bool& equal) {
     const bool while_equal = equal;
-    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), count);
+    const Run to = page_run(cpu, i, ES, destination(cpu, i), sizeof(T), count, false);
     const u8* t = to.count != 0 ? direct_read(cpu, to.linear) : nullptr;
     if (t == nullptr) return 0;
     const i64 move = static_cast<i64>(step(cpu, sizeof(T)));

@@ -98,6 +98,38 @@ void read_bytes(Cpu& cpu, u64 linear, u8* to, unsigned width, bool user) {
   if (s.second != nullptr) read_part(cpu, second, 0, to + s.head, width - s.head);
 }
 
+// A miss of the TLB alone, which is what most come here for: within a page, and nobody watches.
+bool plain(const Cpu& cpu, u64 linear, unsigned width) {
+  return linear % PAGE_SIZE + width <= PAGE_SIZE && cpu.tlb != cpu.slow_tlb;
+}
+template <class T>
+void store_as(u8* to, u64 value) {
+  const T narrow = static_cast<T>(value);
+  std::memcpy(to, &narrow, sizeof narrow);
+}
+void store_value(u8* to, unsigned width, u64 value) {
+  switch (width) {
+    case 1: return store_as<u8>(to, value);
+    case 2: return store_as<u16>(to, value);
+    case 4: return store_as<u32>(to, value);
+    default: return store_as<u64>(to, value);
+  }
+}
+template <class T>
+u64 load_as(const u8* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+u64 load_value(const u8* from, unsigned width) {
+  switch (width) {
+    case 1: return load_as<u8>(from);
+    case 2: return load_as<u16>(from);
+    case 4: return load_as<u32>(from);
+    default: return load_as<u64>(from);
+  }
+}
+
 // Copies, because a device's handler may change the memory map under the TLB.
 void write_bytes(Cpu& cpu, u64 linear, const u8* from, unsigned width, bool user) {
   const Span s = span(cpu, linear, width, Access::write, user);
@@ -110,6 +142,10 @@ void write_bytes(Cpu& cpu, u64 linear, const u8* from, unsigned width, bool user
 } // namespace
 
 u64 read_slow(Cpu& cpu, u64 linear, unsigned width, bool user) {
+  if (plain(cpu, linear, width)) {
+    const TlbInfo& page = resolve(cpu, linear, Access::read, user);
+    if (page.host_read != nullptr) return load_value(page.host_read + linear % PAGE_SIZE, width);
+  }
   u64 value = 0;
   u8 bytes[8];
   read_bytes(cpu, linear, bytes, width, user);
@@ -126,6 +162,13 @@ Bytes16 read_slow_wide(Cpu& cpu, u64 linear, unsigned width, bool user) {
 }
 
 void write_slow(Cpu& cpu, u64 linear, unsigned width, u64 value, bool user) {
+  if (plain(cpu, linear, width)) {
+    const TlbInfo page = resolve(cpu, linear, Access::write, user);
+    if (page.host_write != nullptr) {
+      if (page.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, page.ram_page, linear % PAGE_SIZE, width);
+      return store_value(page.host_write + linear % PAGE_SIZE, width, value);
+    }
+  }
   u8 bytes[8];
   std::memcpy(bytes, &value, 8);
   write_bytes(cpu, linear, bytes, width, user);

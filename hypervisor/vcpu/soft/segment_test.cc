@@ -135,6 +135,19 @@ TEST_F(Segments, LimitViolationsAreGpAndOnTheStackSs) {
   EXPECT_EQ(b.cpu.rip, SystemBench::CODE + 12);
 }
 
+TEST_F(Segments, RepeatedStringInstructionsMayNotWriteReadOnlyData) {
+  for (const u8 access : {0x92, 0x90}) {
+    b.protected_mode_32();
+    b.put64(SystemBench::GDT + FREE, descriptor(0, 0xf'ffff, access, 0xc));
+    // mov [0x8000],al: the page is known; mov ax,FREE; mov es,ax; mov edi,0x8000; mov ecx,16; rep stosb; hlt
+    b.code({0xa2, 0,    0x80, 0, 0,    0x66, 0xb8, FREE, 0, 0x8e, 0xc0, 0xbf,
+            0,    0x80, 0,    0, 0xb9, 16,   0,    0,    0, 0xf3, 0xaa, 0xf4});
+    ASSERT_TRUE(b.run());
+    EXPECT_EQ(b.in_handler(GP), access == 0x90);
+    EXPECT_EQ(b.cpu.gpr[RCX], access == 0x90 ? 16u : 0u);
+  }
+}
+
 TEST_F(Segments, ExpandDownSegmentsAllowWhatIsAboveTheLimit) {
   b.protected_mode_32();
   b.put64(SystemBench::GDT + FREE, descriptor(0, 0xfff, 0x96, 0x4));

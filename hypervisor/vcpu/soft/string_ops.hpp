@@ -3,6 +3,7 @@
 
 #include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/memory.hpp"
+#include "hypervisor/vcpu/soft/paging.hpp"
 
 namespace transom::soft {
 
@@ -28,8 +29,10 @@ struct Run {
   u64 linear = 0;
   u64 count = 0;
 };
-inline Run page_run(const Cpu& cpu, const Insn* i, unsigned segment, u64 offset, unsigned width, u64 count) {
+inline Run page_run(const Cpu& cpu, const Insn* i, unsigned segment, u64 offset, unsigned width, u64 count,
+                    bool write) {
   const Segment& s = cpu.segment[segment];
+  if (!code64(cpu) && !(write ? s.writable : s.readable)) return {};
   u64 linear = offset;
   if (code64(cpu))
     linear += segment >= FS ? s.base : 0;
@@ -46,13 +49,21 @@ inline Run page_run(const Cpu& cpu, const Insn* i, unsigned segment, u64 offset,
   return {linear, fits};
 }
 
-inline u8* direct_read(const Cpu& cpu, u64 linear) {
+// Where a run lies in the host; null: a device, or a page with code. Faults as the first element of the run would. Two
+// pages of the same index put each other out of the table, so what counts is the answer of the walk.
+inline u8* direct_read(Cpu& cpu, u64 linear) {
   const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
-  return linear - e.read < PAGE_SIZE ? reinterpret_cast<u8*>(linear + e.addend) : nullptr;
+  if (linear - e.read < PAGE_SIZE) return reinterpret_cast<u8*>(linear + e.addend);
+  u8* const page = resolve(cpu, linear, Access::read, user_mode(cpu)).host_read;
+  return page != nullptr ? page + linear % PAGE_SIZE : nullptr;
 }
-inline u8* direct_write(const Cpu& cpu, u64 linear) {
+inline u8* direct_write(Cpu& cpu, u64 linear) {
   const TlbEntry& e = cpu.tlb[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
-  return linear - e.write < PAGE_SIZE ? reinterpret_cast<u8*>(linear + e.addend) : nullptr;
+  if (linear - e.write < PAGE_SIZE) return reinterpret_cast<u8*>(linear + e.addend);
+  const TlbInfo& info = resolve(cpu, linear, Access::write, user_mode(cpu));
+  if (info.host_write == nullptr || info.host_write != info.host_read || cpu.blocks->has_code(info.ram_page))
+    return nullptr;
+  return info.host_write + linear % PAGE_SIZE;
 }
 
 // Between two runs of a repeated instruction: somebody wants the CPU, or TF traps every iteration.
