@@ -29,7 +29,8 @@ u64 KvmVcpu::linear_rip() const {
 // Where it stopped before, it goes on with one step: the breakpoint there has done its work.
 void KvmVcpu::begin_run() {
   const bool wanted = debug_.step || !debug_.breakpoints.empty();
-  past_breakpoint_ = wanted && !halted_ && stopped_at_ && stopped_at_ == linear_rip();
+  if (wanted) step_from_ = linear_rip();
+  past_breakpoint_ = wanted && !halted_ && stopped_at_ == step_from_;
   stopped_at_.reset();
   if (wanted || armed_) arm_debug(debug_.step || past_breakpoint_);
 }
@@ -64,8 +65,14 @@ std::optional<RunResult> KvmVcpu::handle_debug() {
     arm_debug(stepping, arch.exception == DB);
     return {};
   }
+  return step_done(rip);
+}
+
+// Also where a breakpoint stopped it: it goes on only from one that it passed.
+std::optional<RunResult> KvmVcpu::step_done(u64 rip) {
+  const auto& points = debug_.breakpoints;
   const bool passing = std::exchange(past_breakpoint_, false);
-  if (passing && !debug_.step && !at_breakpoint) {
+  if (passing && !debug_.step && std::find(points.begin(), points.end(), rip) == points.end()) {
     arm_debug(false);
     return {};
   }

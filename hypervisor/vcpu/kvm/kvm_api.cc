@@ -18,11 +18,15 @@ struct Needed {
   const char* name;
 };
 // All are older than Linux 4.13.
-constexpr Needed NEEDED[] = {
-    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},       {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
-    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},           {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
-    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"}, {KVM_CAP_USER_NMI, "KVM_CAP_USER_NMI"},
-    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},       {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"}};
+constexpr Needed NEEDED[] = {{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+                             {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+                             {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+                             {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+                             {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+                             {KVM_CAP_USER_NMI, "KVM_CAP_USER_NMI"},
+                             {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+                             {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+                             {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"}};
 
 std::string why_not(int code) {
   constexpr const char* OTHERWISE = "or use cpu = \"soft\"";

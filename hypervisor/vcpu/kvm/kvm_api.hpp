@@ -22,6 +22,14 @@ struct SingleMsr { // kvm_msrs
   u32 count, padding;
   kvm_msr_entry entry;
 };
+struct XsaveArea { // kvm_xsave
+  u8 fxsave[512];
+  u64 state_components; // XSTATE_BV: what is not in its initial state
+  u8 rest[4096 - 520];
+};
+static_assert(sizeof(XsaveArea) == 4096);
+inline constexpr unsigned long GET_XSAVE = _IOC(_IOC_READ, KVMIO, 0xa4, 4096);
+inline constexpr unsigned long SET_XSAVE = _IOC(_IOC_WRITE, KVMIO, 0xa5, 4096);
 inline constexpr unsigned long GET_SUPPORTED_CPUID = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, 8);
 inline constexpr unsigned long SET_MSRS = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
 inline constexpr unsigned long SET_CPUID2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);

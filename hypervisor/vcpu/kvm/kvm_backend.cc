@@ -166,6 +166,10 @@ std::vector<kvm_cpuid_entry2> KvmBackend::cpuid_table(VcpuPlatform& platform) co
     if (leaf == EXTENDED + 0x21) r.eax &= can.eax;
     add(leaf, 0, r, false);
   }
+  // What the model does not have is not there, also where an outer hypervisor would have answered.
+  for (const kvm_cpuid_entry2& e : supported_)
+    if (std::none_of(table.begin(), table.end(), [&](const auto& own) { return own.function == e.function; }))
+      if (e.function < HYPERVISOR || e.function >= EXTENDED) add(e.function, e.index, {}, false);
   return table;
 }
 

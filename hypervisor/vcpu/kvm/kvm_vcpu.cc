@@ -104,7 +104,12 @@ RunResult KvmVcpu::run() {
 std::optional<RunResult> KvmVcpu::go_on(bool exited) {
   if (!failure_.empty()) return RunResult::failed;
   if (!exited) return {};
-  const auto result = handle_exit();
+  auto result = handle_exit();
+  // The step of an instruction that came here is over now, whether KVM reports it or not.
+  if (!result && (debug_.step || past_breakpoint_) && (unfinished_ || halted_)) {
+    result = finish();
+    if (const u64 rip = linear_rip(); !result && rip != step_from_) result = step_done(rip);
+  }
   if (!result || *result == RunResult::failed) return result;
   const auto later = finish();
   return later ? later : result;

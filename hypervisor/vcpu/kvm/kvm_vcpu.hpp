@@ -77,6 +77,7 @@ class KvmVcpu final : public Vcpu {
   void begin_run();
   void arm_debug(bool step, bool inject_db = false);
   std::optional<RunResult> handle_debug();
+  std::optional<RunResult> step_done(u64 rip);
   u64 linear_rip() const;
   struct Translation {
     u64 gpa;
@@ -107,6 +108,7 @@ class KvmVcpu final : public Vcpu {
   bool armed_ = false;           // KVM has our debug settings
   bool past_breakpoint_ = false; // one instruction, then the breakpoints count again
   std::optional<u64> stopped_at_;
+  u64 step_from_ = 0;
   mutable std::string failure_;
   VcpuCounters counters_;
 };

@@ -140,36 +140,23 @@ void KvmVcpu::clear_events() {
 
 // ---------------------------------------------------------------------------------------------------- FPU
 
-// FXSAVE's image, 64-bit layout [SDM 1 table 10-2].
+// Not KVM_GET_FPU: it says nothing of which components are in use, and what it sets may be taken for unused.
 void KvmVcpu::fpu_state(u8 (&image)[512]) const {
-  kvm_fpu f{};
-  must(kvm_call(fd_.get(), KVM_GET_FPU, &f), "KVM_GET_FPU");
-  std::memset(image, 0, sizeof image);
-  const u32 mask = 0xffff; // of MXCSR
-  std::memcpy(image, &f.fcw, 2);
-  std::memcpy(image + 2, &f.fsw, 2);
-  std::memcpy(image + 4, &f.ftwx, 1);
-  std::memcpy(image + 6, &f.last_opcode, 2);
-  std::memcpy(image + 8, &f.last_ip, 8);
-  std::memcpy(image + 16, &f.last_dp, 8);
-  std::memcpy(image + 24, &f.mxcsr, 4);
-  std::memcpy(image + 28, &mask, 4);
-  std::memcpy(image + 32, f.fpr, sizeof f.fpr);
-  std::memcpy(image + 160, f.xmm, sizeof f.xmm);
+  const auto area = std::make_unique<XsaveArea>();
+  must(kvm_call(fd_.get(), GET_XSAVE, area.get()), "KVM_GET_XSAVE");
+  std::memcpy(image, area->fxsave, sizeof image);
 }
 
 void KvmVcpu::set_fpu_state(const u8 (&image)[512]) {
-  kvm_fpu f{};
-  std::memcpy(&f.fcw, image, 2);
-  std::memcpy(&f.fsw, image + 2, 2);
-  std::memcpy(&f.ftwx, image + 4, 1);
-  std::memcpy(&f.last_opcode, image + 6, 2);
-  std::memcpy(&f.last_ip, image + 8, 8);
-  std::memcpy(&f.last_dp, image + 16, 8);
-  std::memcpy(&f.mxcsr, image + 24, 4);
-  std::memcpy(f.fpr, image + 32, sizeof f.fpr);
-  std::memcpy(f.xmm, image + 160, sizeof f.xmm);
-  must(kvm_call(fd_.get(), KVM_SET_FPU, &f), "KVM_SET_FPU");
+  constexpr u64 X87_AND_SSE = 3;
+  constexpr u32 MXCSR = 24, MXCSR_MASK = 28, ALL = 0xffff;
+  const auto area = std::make_unique<XsaveArea>();
+  must(kvm_call(fd_.get(), GET_XSAVE, area.get()), "KVM_GET_XSAVE");
+  std::memcpy(area->fxsave, image, sizeof image);
+  area->fxsave[MXCSR + 2] = area->fxsave[MXCSR + 3] = 0; // reserved: KVM refuses them
+  std::memcpy(area->fxsave + MXCSR_MASK, &ALL, sizeof ALL);
+  area->state_components |= X87_AND_SSE;
+  must(kvm_call(fd_.get(), SET_XSAVE, area.get()), "KVM_SET_XSAVE");
 }
 
 // ---------------------------------------------------------------------------------------------------- reset
