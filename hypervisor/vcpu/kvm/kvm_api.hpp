@@ -31,6 +31,7 @@ static_assert(sizeof(XsaveArea) == 4096);
 inline constexpr unsigned long GET_XSAVE = _IOC(_IOC_READ, KVMIO, 0xa4, 4096);
 inline constexpr unsigned long SET_XSAVE = _IOC(_IOC_WRITE, KVMIO, 0xa5, 4096);
 inline constexpr unsigned long GET_SUPPORTED_CPUID = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, 8);
+inline constexpr unsigned long GET_MSRS = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, 8);
 inline constexpr unsigned long SET_MSRS = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
 inline constexpr unsigned long SET_CPUID2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);
 

@@ -140,7 +140,7 @@ std::vector<kvm_cpuid_entry2> KvmBackend::cpuid_table(VcpuPlatform& platform) co
     if (leaf == 1) {
       constexpr u32 X2APIC = 1 << 21, TSC_DEADLINE = 1 << 24, BEYOND_CPU = X2APIC | 1u << 31;
       r.ecx &= (can.ecx | BEYOND_CPU) & ~TSC_DEADLINE; // the guest's TSC is not the platform's
-      r.edx &= can.edx;
+      r.edx &= can.edx | 1u << 28;                     // HTT counts processors, which is the platform's
     }
     if (leaf == 7) {
       r.ebx &= can.ebx;
@@ -155,7 +155,7 @@ std::vector<kvm_cpuid_entry2> KvmBackend::cpuid_table(VcpuPlatform& platform) co
     CpuidResult r = ask(leaf);
     const kvm_cpuid_entry2 can = host(leaf);
     if (leaf == EXTENDED + 1) {
-      r.ecx &= can.ecx;
+      r.ecx &= can.ecx | 1u << 1; // CMP_LEGACY: likewise
       r.edx &= can.edx;
     }
     if (leaf == EXTENDED + 7) r.edx &= can.edx;

@@ -90,6 +90,7 @@ class KvmVcpu final : public Vcpu {
   void clear_events();
   void reset_registers(u64 cr0);
   void reset_msrs();
+  u64 get_msr(u32 index) const;
   void set_msr(u32 index, u64 value);
 
   KvmBackend& backend_;

@@ -184,6 +184,7 @@ TEST_F(KvmRun, RegistersComeBackAsTheyWereSet) {
   r.dr[0] = 0x4444;
   r.gdtr = {0x5000, 0x27};
   r.rflags = 0x246;
+  r.kernel_gs_base = 0xffff'8000'0000'4444;
   start(r);
   const VcpuRegisters got = vcpu_->registers();
   for (u32 n = 0; n < 16; ++n) EXPECT_EQ(got.gpr[n], r.gpr[n]) << n;
@@ -194,6 +195,7 @@ TEST_F(KvmRun, RegistersComeBackAsTheyWereSet) {
   EXPECT_EQ(got.ss.attr, r.ss.attr);
   EXPECT_EQ(got.fs.base, r.fs.base);
   EXPECT_EQ(got.gs.base, r.gs.base);
+  EXPECT_EQ(got.kernel_gs_base, r.kernel_gs_base);
   EXPECT_EQ(got.cr0, r.cr0);
   EXPECT_EQ(got.cr2, r.cr2);
   EXPECT_EQ(got.cr3, r.cr3);

@@ -88,6 +88,7 @@ VcpuRegisters KvmVcpu::registers() const {
   std::memcpy(to.dr, d.db, sizeof d.db);
   to.dr[6] = d.dr6;
   to.dr[7] = d.dr7;
+  to.kernel_gs_base = get_msr(KERNEL_GS_BASE);
   return to;
 }
 
@@ -122,6 +123,7 @@ void KvmVcpu::set_registers(const VcpuRegisters& from) {
   d.dr6 = from.dr[6] != 0 ? from.dr[6] : 0xffff'0ff0;
   d.dr7 = from.dr[7] != 0 ? from.dr[7] : 0x400;
   must(kvm_call(fd_.get(), KVM_SET_DEBUGREGS, &d), "KVM_SET_DEBUGREGS");
+  set_msr(KERNEL_GS_BASE, from.kernel_gs_base);
 }
 
 // Nothing is on its way to be delivered, and no instruction casts a shadow.
@@ -210,6 +212,13 @@ void KvmVcpu::startup(u8 vector) {
   must(kvm_call(fd_.get(), KVM_GET_REGS, &r), "KVM_GET_REGS");
   r.rip = 0;
   must(kvm_call(fd_.get(), KVM_SET_REGS, &r), "KVM_SET_REGS");
+}
+
+u64 KvmVcpu::get_msr(u32 index) const {
+  SingleMsr one{};
+  one.count = 1;
+  one.entry.index = index;
+  return kvm_call(fd_.get(), GET_MSRS, &one) == 1 ? one.entry.data : 0;
 }
 
 // One that this KVM refuses it does not have either.
