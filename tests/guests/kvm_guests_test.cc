@@ -82,8 +82,9 @@ TEST_F(KvmGuests, SeaBiosComesToItsBootDevices) {
   const auto file = folder / "vm.toml";
   std::FILE* out = std::fopen(file.c_str(), "w");
   ASSERT_NE(out, nullptr);
-  fmt::print(out, "name = \"bios\"\nmemory = \"64M\"\ncpu = \"kvm\"\n[debug]\nfirmware_log = \"file:seabios\"\n"
-                  "[[serial]]\nto = \"none\"\n");
+  fmt::print(out,
+             "name = \"bios\"\nmemory = \"64M\"\ncpu = \"kvm\"\n[debug]\nfirmware_log = \"file:seabios\"\n"
+             "[[serial]]\nto = \"none\"\n");
   std::fclose(out);
   const int pid = start_program({program("transom"), "run", file.string(), "--timeout", "300"}, folder);
   std::string log;

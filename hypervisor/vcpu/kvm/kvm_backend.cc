@@ -22,6 +22,8 @@ void KvmBackend::install_kick_signal() {
   ::sigaction(KvmVcpu::KICK_SIGNAL, &action, nullptr);
 }
 
+bool KvmBackend::has_extension(long capability) const { return kvm_extension(vm_.get(), capability) != 0; }
+
 namespace {
 
 Result<std::vector<kvm_cpuid_entry2>> supported_cpuid(int kvm) {
@@ -47,6 +49,10 @@ Result<void> KvmBackend::open() {
   auto vm = create_kvm_vm(kvm_.get());
   if (!vm) return tl::unexpected(vm.error());
   vm_ = std::move(*vm);
+  // One tick a nanosecond, as on the software CPU, where the host can scale; else the guest's TSC runs as the host's.
+  // For the VM, before there are vCPUs: a vCPU that exists already would keep the offset that fitted its old rate.
+  if (has_extension(KVM_CAP_VM_TSC_CONTROL) && kvm_call(vm_.get(), KVM_SET_TSC_KHZ, u64{1'000'000}) != 0)
+    return error(kvm_failure("KVM_SET_TSC_KHZ"));
   if (auto configured = configure_msrs(); !configured) return configured;
   slots_ = std::make_unique<MemorySlots>(vm_.get());
   install_kick_signal();
@@ -56,8 +62,7 @@ Result<void> KvmBackend::open() {
 // The local APIC's and the hypervisor interface's MSRs come to VcpuPlatform, as do those that KVM does not know. Not
 // the x2APIC's: no filter holds those, but KVM without an APIC of its own calls them invalid, which is a reason too.
 Result<void> KvmBackend::configure_msrs() {
-  if (kvm_extension(vm_.get(), KVM_CAP_X86_USER_SPACE_MSR) == 0 ||
-      kvm_extension(vm_.get(), KVM_CAP_X86_MSR_FILTER) == 0)
+  if (!has_extension(KVM_CAP_X86_USER_SPACE_MSR) || !has_extension(KVM_CAP_X86_MSR_FILTER))
     return {}; // Linux before 5.10: KVM keeps the APIC base, and there is neither x2APIC nor a hypervisor's MSR
   kvm_enable_cap cap{};
   cap.cap = KVM_CAP_X86_USER_SPACE_MSR;

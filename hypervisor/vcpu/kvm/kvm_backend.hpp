@@ -31,6 +31,7 @@ class KvmBackend final : public VcpuBackend {
   void memory_map_changed() override;
   bool takes_turns() const override { return false; }
 
+  bool has_extension(long capability) const;
   MemorySlots& slots() { return *slots_; }
   // Null, or why the VM can go on no more.
   const std::string* failure() const { return failed_.load(std::memory_order_acquire) ? &failure_ : nullptr; }

@@ -58,8 +58,12 @@ Result<void> KvmVcpu::set_up() {
   table->count = static_cast<u32>(std::min<size_t>(entries.size(), CpuidTable::ROOM));
   std::copy_n(entries.begin(), table->count, table->entries);
   if (kvm_call(fd_.get(), SET_CPUID2, table.get()) != 0) return error(kvm_failure("KVM_SET_CPUID2"));
-  // A guest TSC of one tick a nanosecond as on the software CPU, where the host can scale; else it runs as the host's.
-  if (kvm_extension(fd_.get(), KVM_CAP_TSC_CONTROL) != 0) (void)kvm_call(fd_.get(), KVM_SET_TSC_KHZ, u64{1'000'000});
+  if (backend_.has_extension(KVM_CAP_ENFORCE_PV_FEATURE_CPUID)) { // CPUID shows nothing of KVM, so there is nothing
+    kvm_enable_cap cap{};
+    cap.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID;
+    cap.args[0] = 1;
+    if (kvm_call(fd_.get(), KVM_ENABLE_CAP, &cap) != 0) return error(kvm_failure("KVM_CAP_ENFORCE_PV_FEATURE_CPUID"));
+  }
   CpuidResult own;
   hypercalls_ = platform_.hypervisor_cpuid(0x4000'0000, 0, own);
   reset();

@@ -113,7 +113,7 @@ CpuidResult cpuid(const Model& m, VcpuPlatform& platform, u32 leaf, u32 subleaf)
 }
 
 CpuidResult cpuid(const Cpu& cpu, u32 leaf, u32 subleaf) {
-  return cpuid(cpu.model != nullptr ? *cpu.model : BASE, *cpu.platform, leaf, subleaf);
+  return cpuid(cpu.model != nullptr ? *cpu.model : BASE, *cpu.platform.operator->(), leaf, subleaf);
 }
 
 u64 cr4_mask(const Cpu&) {
