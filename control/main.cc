@@ -14,6 +14,7 @@
 #include "control/info_text.hpp"
 #include "control/runtime_folder.hpp"
 #include "control/supervisor.hpp"
+#include "hypervisor/vcpu/kvm/calibrate.hpp"
 
 namespace {
 
@@ -61,6 +62,20 @@ Result<std::vector<Setting>> settings_of(const RunArguments& a) {
   return settings;
 }
 
+// "auto" is measured now, before any thread or process of the domain exists.
+Result<void> decide_cpu(Config& config) {
+  if (config.cpu == "kvm") {
+    const std::string obstacle = kvm_obstacle();
+    if (!obstacle.empty()) return error("cpu = \"kvm\": " + obstacle);
+  }
+  if (config.cpu != "auto") return {};
+  const CpuChoice choice = choose_cpu(measure_kvm());
+  config.cpu = choice.kvm ? "kvm" : "soft";
+  std::fprintf(stderr, "transom: cpu = \"auto\" chose %s: %s\n", choice.kvm ? "KVM" : "the software CPU",
+               choice.why.c_str());
+  return {};
+}
+
 int run(const RunArguments& arguments) {
   auto settings = settings_of(arguments);
   if (!settings) {
@@ -73,10 +88,9 @@ int run(const RunArguments& arguments) {
   }
   Parsed parsed = read_config(arguments.file, *settings);
   if (!parsed.errors.empty()) return report(parsed.errors);
+  if (const auto decided = decide_cpu(parsed.config); !decided) return report(decided.error());
   Planned planned = make_plan(parsed.config);
   if (!planned.errors.empty()) return report(planned.errors);
-  if (parsed.config.cpu == "auto")
-    std::fprintf(stderr, "transom: cpu = \"auto\" chose the software CPU (this version has no KVM backend)\n");
   return supervise(planned.plan, arguments.options);
 }
 
@@ -139,7 +153,7 @@ int command_line(int argc, char** argv) {
     run_command->add_option(option, value, help)->take_last();
   };
   once("--memory", arguments.memory, "such as 512M");
-  once("--cpu", arguments.cpu, "auto, soft, soft:interp");
+  once("--cpu", arguments.cpu, "auto, kvm, soft, soft:interp");
   once("--kernel", arguments.kernel, "boot this kernel directly");
   once("--initrd", arguments.initrd, "with this initial RAM disk");
   once("--cmdline", arguments.cmdline, "and this command line");

@@ -10,6 +10,7 @@
 #include "firmware/direct_tables.hpp"
 #include "firmware/fw_cfg_pc.hpp"
 #include "hypervisor/poll_timeout.hpp"
+#include "hypervisor/vcpu/kvm/kvm_backend.hpp"
 #include "hypervisor/vcpu/soft/soft_backend.hpp"
 #include "vdev/ext/block.h"
 
@@ -50,7 +51,8 @@ void log_device(u32 level, const std::string& device, const char* text) {
   spdlog::log(severity, "{}: {}", device, text);
 }
 
-std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMemory& memory) {
+std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMemory& memory, KvmBackend::Memory map) {
+  if (plan.cpu == "kvm") return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model);
   return std::make_unique<SoftBackend>(memory.code(), plan.cpu_model);
 }
 
@@ -59,7 +61,9 @@ std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMe
 Machine::Machine(const DomainPlan& plan, const DomainMemory& memory)
     : plan_(plan),
       memory_(memory),
-      backend_(make_backend(plan, memory)),
+      backend_(make_backend(
+          plan, memory,
+          {[this]() -> const MemoryMap& { return board_.memory_map(); }, [this] { return board_.a20_mask(); }})),
       turns_(backend_->takes_turns() && plan.cpus > 1
                  ? std::make_unique<Turns>([this](u32 v) { board_.kick(v, EXIT_LEAVE); })
                  : nullptr),
@@ -87,8 +91,9 @@ Result<void> Machine::prepare() {
                              }},
         std::move(*listening));
   }
-  if (plan_.boot.firmware.empty()) return {};
-  return board_.memory_map().load_firmware(plan_.boot.firmware);
+  if (!plan_.boot.firmware.empty())
+    if (auto loaded = board_.memory_map().load_firmware(plan_.boot.firmware); !loaded) return loaded;
+  return backend_->open();
 }
 
 Result<void> Machine::wait_for_servers(int control) {

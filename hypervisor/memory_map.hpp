@@ -34,6 +34,7 @@ class MemoryMap {
 
   PhysPage page(u64 gpa) const;
   const GuestMemory& ram() const { return ram_; }
+  u64 firmware_size() const { return rom_size_; } // it ends at 4 GiB
 
  private:
   static constexpr u32 SEGMENTS = (SHADOW_END - SHADOW_BASE) / SEGMENT;

@@ -58,6 +58,7 @@ void Machine::run_guest(u32 v) {
       if (debugger_) debugger_->stopped(v);
       break;
     case RunResult::halted: wait_halted(v); break;
+    case RunResult::failed: fail(processors_[v].vcpu->failure()); break;
     case RunResult::shutdown: {
       const auto held = board_.lock();
       if (plan_.reboot_exits)
@@ -88,7 +89,11 @@ void Machine::take_start(u32 v) {
 void Machine::serve_requests(u32 v) {
   const u32 requests = board_.take_requests(v);
   if ((requests & REQUEST_RESET) != 0 && !stopped()) return system_reset(v);
-  if ((requests & REQUEST_MAP_CHANGED) != 0) processors_[v].vcpu->memory_map_changed();
+  if ((requests & REQUEST_MAP_CHANGED) == 0 || stopped()) return;
+  standstill_.hold(true); // the backend's map changes under all of them
+  backend_->memory_map_changed();
+  processors_[v].vcpu->memory_map_changed();
+  standstill_.release(true);
 }
 
 // HLT, or the wait for a start-up IPI: until an interrupt, a request or the end. The thread also serves timers of this
@@ -146,6 +151,7 @@ void Machine::system_reset(u32 v) {
     board_.local().reset_all();
     board_.reset();
   }
+  backend_->memory_map_changed();
   for (u32 other = 0; other < plan_.cpus; ++other) processors_[other].reset = true;
   standstill_.release(true);
 }

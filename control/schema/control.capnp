@@ -31,7 +31,7 @@ struct Process {
 struct Info {
   name @0 :Text;
   state @1 :Text;        # starting, running, paused, stopped
-  cpu @2 :Text;          # the engine: soft:interp
+  cpu @2 :Text;          # the engine: soft:interp or kvm
   cpuModel @3 :Text;
   cpus @4 :UInt32;
   memory @5 :UInt64;

@@ -169,6 +169,11 @@ std::optional<u64> Debugger::physical(u32 v, u64 linear) {
   return vcpu != nullptr ? vcpu->physical(linear) : std::nullopt;
 }
 
+u32 Debugger::breakpoint_limit() const {
+  const Vcpu* const vcpu = machine_.vcpu(0).vcpu;
+  return vcpu != nullptr ? vcpu->breakpoint_limit() : ~u32{0};
+}
+
 bool Debugger::read_memory(u64 gpa, std::span<u8> to) {
   const PhysPage page = machine_.board.memory_map().page(gpa & ~(PAGE_SIZE - 1));
   if (page.read == nullptr) return false;

@@ -56,6 +56,7 @@ class Debugger final : private Target {
   bool read_memory(u64 gpa, std::span<u8> to) override;
   bool write_memory(u64 gpa, std::span<const u8> from) override;
   std::string state(u32 vcpu) override;
+  u32 breakpoint_limit() const override;
   void resume(std::span<const Action> actions, std::span<const u64> breakpoints) override;
   void stand() override;
   std::optional<u32> take_stop() override;

@@ -350,7 +350,8 @@ void Stub::breakpoint(Scanner packet, bool insert) {
   const auto address = packet.number();
   if (!address || !packet.skip(",")) return refuse(EINVAL);
   if (insert) {
-    if (breakpoints_.size() >= MAX_BREAKPOINTS && breakpoints_.count(*address) == 0) return refuse(ENOSPC);
+    const size_t most = std::min<size_t>(MAX_BREAKPOINTS, target_.breakpoint_limit());
+    if (breakpoints_.size() >= most && breakpoints_.count(*address) == 0) return refuse(ENOSPC);
     breakpoints_[*address] |= kind;
   } else if (const auto at = breakpoints_.find(*address); at != breakpoints_.end()) {
     at->second = static_cast<u8>(at->second & ~kind);

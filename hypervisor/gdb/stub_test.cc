@@ -205,6 +205,17 @@ TEST(Memory, IsPhysicalOnRequest) {
   EXPECT_EQ(d.say("m18000,1"), "00");
 }
 
+TEST(Breakpoints, AreRefusedBeyondWhatTheProcessorHas) {
+  Dialogue d;
+  d.target.limit = 2;
+  EXPECT_EQ(d.say("Z0,10010,1"), "OK");
+  EXPECT_EQ(d.say("Z1,10020,1"), "OK");
+  EXPECT_EQ(d.say("Z0,10030,1"), "E1c");
+  EXPECT_EQ(d.say("Z0,10020,1"), "OK") << "there already";
+  EXPECT_EQ(d.say("z0,10010,1"), "OK");
+  EXPECT_EQ(d.say("Z0,10030,1"), "OK");
+}
+
 TEST(Breakpoints, AreSetWhenTheDomainGoesOn) {
   Dialogue d;
   d.say("qSupported:swbreak+");

@@ -28,6 +28,7 @@ class Target {
   virtual bool read_memory(u64 gpa, std::span<u8> to) = 0;
   virtual bool write_memory(u64 gpa, std::span<const u8> from) = 0;
   virtual std::string state(u32 vcpu) = 0; // "halted" …
+  virtual u32 breakpoint_limit() const { return ~u32{0}; }
 
   // One action a vCPU, and the breakpoints of all: linear addresses.
   virtual void resume(std::span<const Action> actions, std::span<const u64> breakpoints) = 0;

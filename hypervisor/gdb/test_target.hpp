@@ -48,6 +48,7 @@ struct TestTarget final : Target {
     return true;
   }
   std::string state(u32) override { return "started"; }
+  u32 breakpoint_limit() const override { return limit; }
   void resume(std::span<const Action> to, std::span<const u64> at) override {
     actions.assign(to.begin(), to.end());
     breakpoints.assign(at.begin(), at.end());
@@ -72,6 +73,7 @@ struct TestTarget final : Target {
   std::vector<Action> actions;
   std::vector<u64> breakpoints;
   std::deque<u32> stops;
+  u32 limit = ~u32{0};
   bool standing = false, killed = false;
   u32 resumes = 0, register_writes = 0;
 };

@@ -12,10 +12,13 @@ class VcpuBackend {
  public:
   virtual ~VcpuBackend() = default;
 
+  // Once, after the firmware was loaded and before create().
+  virtual Result<void> open() { return {}; }
+
   // On the thread that will run it. `exit_flag` lives in shared memory and outlives the vCPU.
   virtual Result<std::unique_ptr<Vcpu>> create(u32 number, VcpuPlatform& platform, std::atomic<u32>& exit_flag) = 0;
 
-  // Any thread, once for each change and before Vcpu::memory_map_changed(): what PhysPage answers has changed.
+  // What PhysPage answers has changed. Any thread, before Vcpu::memory_map_changed(), while all vCPUs stand.
   virtual void memory_map_changed() {}
 
   // True: one vCPU at a time executes guest code (hypervisor/turns.hpp).

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/code_pages.hpp"
@@ -91,6 +92,7 @@ enum class RunResult : u8 {
   halted,   // HLT, and nothing is pending; call run() again once it is
   shutdown, // triple fault
   debug,    // a breakpoint of DebugControl is next, or its single step is done
+  failed,   // the backend cannot go on; failure() says why
 };
 
 // What a debugger asks of a vCPU. Linear addresses; nothing of it is visible to the guest.
@@ -147,9 +149,13 @@ class Vcpu {
   virtual void memory_map_changed() = 0; // PAM, A20, BAR or ROM mapping changed; drop cached translations
   virtual const VcpuCounters& counters() const = 0;
 
+  virtual std::string failure() const { return {}; }
+
   // A debugger's: from now on; and where a linear address leads now, without a trace in the page tables.
   virtual void set_debug(const DebugControl& control) = 0;
   virtual std::optional<u64> physical(u64 linear) const = 0;
+  // Breakpoints that set_debug() takes; of a longer list only the first count.
+  virtual u32 breakpoint_limit() const { return ~u32{0}; }
 
   // Any thread, any process that maps the flag: set bits to be seen at the next block. run() clears what it saw.
   static constexpr u32 LOOK = 1;  // look at interrupts, NMIs and written code pages, then go on

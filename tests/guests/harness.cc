@@ -74,9 +74,9 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
     rest.erase(at, end - at);
   }
   write_file(folder / "vm.toml",
-             fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpus = {}\ncpu = \"soft\"\non_reboot = \"{}\"\n[boot]\n{}{}"
+             fmt::format("name = \"{}\"\nmemory = \"32M\"\ncpus = {}\ncpu = \"{}\"\non_reboot = \"{}\"\n[boot]\n{}{}"
                          "[[serial]]\nto = \"none\"\n{}{}",
-                         run.name, run.cpus, run.reboots ? "reset" : "exit", image, disk, debug, rest));
+                         run.name, run.cpus, run.cpu, run.reboots ? "reset" : "exit", image, disk, debug, rest));
   return folder / "vm.toml";
 }
 

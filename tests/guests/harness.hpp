@@ -15,6 +15,7 @@ struct GuestRun {
   std::string module{}; // if not empty, the contents of the Multiboot module or initrd
   std::string cmdline{};
   std::string name = "guest"; // of the domain
+  std::string cpu = "soft";
   unsigned cpus = 1;
   bool reboots = false;     // a reset starts it again, instead of ending the run
   bool as_firmware = false; // the image is a ROM, not a kernel

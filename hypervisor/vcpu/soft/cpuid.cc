@@ -1,7 +1,8 @@
 // CPUID (SDM 2 CPUID, APM 3 appendix E): named models. A bit that is not implemented is never shown.
 //
-// All models are an AMD family 15 processor: AMD, so that kernels need no page-table isolation; family 15 model 2Fh,
-// because later families make kernels work around retbleed and SRSO and this one needs neither those nor the C1E quirk.
+// The KVM backend shows the same models. All are an AMD family 15 processor: AMD, so that kernels need no page-table
+// isolation; family 15 model 2Fh, because later families make kernels work around retbleed and SRSO and this one needs
+// neither those nor the C1E quirk.
 #include <bit>
 #include <cpuid.h>
 #include <string_view>
@@ -57,13 +58,13 @@ CpuidResult text(const char* s) {
   return r;
 }
 
-CpuidResult basic(const Cpu& cpu, const Model& m, u32 leaf, u32 subleaf) {
+CpuidResult basic(const Model& m, VcpuPlatform& platform, u32 leaf, u32 subleaf) {
   switch (leaf) {
     case 0: return {MAX_BASIC, 0x6874'7541, 0x444d'4163, 0x6974'6e65}; // AuthenticAMD, in the order EBX EDX ECX
     case 1: {                                                          // CLFLUSH of 64 bytes
-      const u32 cores = cpu.platform->processors();
-      return {SIGNATURE, 0x0000'0800 | cores << 16 | u32{cpu.platform->apic_id()} << 24,
-              m.ecx | (cpu.platform->apic_features() & bits({21, 24})), m.edx | (cores > 1 ? bits({28}) : 0)};
+      const u32 cores = platform.processors();
+      return {SIGNATURE, 0x0000'0800 | cores << 16 | u32{platform.apic_id()} << 24,
+              m.ecx | (platform.apic_features() & bits({21, 24})), m.edx | (cores > 1 ? bits({28}) : 0)};
     }
     case 6:
       return {4, 0, 0, 0}; // the APIC timer never stops
@@ -73,8 +74,8 @@ CpuidResult basic(const Cpu& cpu, const Model& m, u32 leaf, u32 subleaf) {
   }
 }
 
-CpuidResult extended(const Cpu& cpu, const Model& m, u32 leaf) {
-  const u32 cores = cpu.platform->processors();
+CpuidResult extended(const Model& m, VcpuPlatform& platform, u32 leaf) {
+  const u32 cores = platform.processors();
   switch (leaf) {
     case 0x8000'0000: return {MAX_EXTENDED, 0x6874'7541, 0x444d'4163, 0x6974'6e65};
     case 0x8000'0001: // CMP_LEGACY: what leaf 1 counts are cores, not threads
@@ -98,18 +99,21 @@ CpuidResult extended(const Cpu& cpu, const Model& m, u32 leaf) {
 
 } // namespace
 
-CpuidResult cpuid(const Cpu& cpu, u32 leaf, u32 subleaf) {
-  const Model& m = cpu.model != nullptr ? *cpu.model : BASE;
+CpuidResult cpuid(const Model& m, VcpuPlatform& platform, u32 leaf, u32 subleaf) {
   if (leaf >= HYPERVISOR && leaf < HYPERVISOR + 0x1'0000) {
     CpuidResult r;
-    if (cpu.platform->hypervisor_cpuid(leaf, subleaf, r)) return r;
+    if (platform.hypervisor_cpuid(leaf, subleaf, r)) return r;
     if (leaf == HYPERVISOR) { // "TransomTrnsm" in EBX ECX EDX
       r.eax = HYPERVISOR;
       __builtin_memcpy(&r.ebx, "TransomTrnsm", 12);
     }
     return r;
   }
-  return leaf >= 0x8000'0000 ? extended(cpu, m, leaf) : basic(cpu, m, leaf, subleaf);
+  return leaf >= 0x8000'0000 ? extended(m, platform, leaf) : basic(m, platform, leaf, subleaf);
+}
+
+CpuidResult cpuid(const Cpu& cpu, u32 leaf, u32 subleaf) {
+  return cpuid(cpu.model != nullptr ? *cpu.model : BASE, *cpu.platform.operator->(), leaf, subleaf);
 }
 
 u64 cr4_mask(const Cpu&) {

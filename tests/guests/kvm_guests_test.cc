@@ -1,0 +1,102 @@
+// Bare-metal guests and SeaBIOS on KVM. They are the software CPU's guests; where this machine's KVM is itself emulated
+// (nested), they take their time, and what such an emulator is known to get wrong is left out by name in docs/kvm.md.
+#include <chrono>
+#include <csignal>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <thread>
+#include <unistd.h>
+
+#include "hypervisor/vcpu/kvm/calibrate.hpp"
+#include "tests/guests/harness.hpp"
+
+namespace transom::tests {
+namespace {
+
+const std::string PIC_HYPERVISOR = "[placement]\npic_pit = \"hypervisor\"\n";
+const std::string PIC_DOM0 = "[placement]\npic_pit = \"dom0\"\n";
+
+// mmio0, mmio1, mmio2 on lines 5, 10 and 11.
+std::string test_devices(unsigned count = 1) {
+  static constexpr unsigned LINES[] = {5, 10, 11};
+  std::string text;
+  for (unsigned i = 0; i < count; ++i)
+    text += fmt::format(
+        "[[device]]\nplugin = \"mmio_test\"\nname = \"mmio{0}\"\nconfig = {{ \"irq.intr\" = {1}, "
+        "\"base.mmio\" = \"0xd00{0}0000\", \"base.pio\" = \"0x10{0}0\" }}\n",
+        i, LINES[i]);
+  return text;
+}
+
+class KvmGuests : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string why = kvm_obstacle(); !why.empty()) GTEST_SKIP() << why;
+  }
+  static GuestResult result_of(GuestRun guest) {
+    guest.cpu = "kvm";
+    guest.timeout_s = 240;
+    return run_guest(guest);
+  }
+  static void run(const GuestRun& guest) { expect_passed(result_of(guest)); }
+};
+
+TEST_F(KvmGuests, ATestDeviceAnswersEveryWidth) { run({"mmio.elf", test_devices()}); }
+TEST_F(KvmGuests, ItDoesSoInASingleProcess) {
+  GuestRun guest{"mmio.elf", test_devices()};
+  guest.single_process = true;
+  run(guest);
+}
+TEST_F(KvmGuests, HotCodeCopiedOverByADeviceIsAlwaysTheNewCode) { run({"hot_code.elf", test_devices()}); }
+TEST_F(KvmGuests, ThePicInTheHypervisorObeysEveryCommandWord) { run({"pic.elf", test_devices(3) + PIC_HYPERVISOR}); }
+TEST_F(KvmGuests, ThePicInDom0ObeysEveryCommandWord) { run({"pic.elf", test_devices(3) + PIC_DOM0}); }
+TEST_F(KvmGuests, TheApicTakesTimerEdgesAndLevels) { run({"apic.elf", test_devices(2)}); }
+TEST_F(KvmGuests, TheUartInterrupts) { run({"uart.elf"}); }
+TEST_F(KvmGuests, TheResetVectorLeadsToRealAndProtectedMode) {
+  GuestRun guest{"real_mode.bin"};
+  guest.as_firmware = true;
+  run(guest);
+}
+TEST_F(KvmGuests, MultibootHandsOverModuleCommandLineAndMemoryMap) {
+  GuestRun guest{"multiboot.elf"};
+  guest.cmdline = "one=1 two \"three four\"";
+  for (unsigned i = 0; i < 5000; ++i) guest.module += static_cast<char>(i * 7);
+  run(guest);
+}
+TEST_F(KvmGuests, TwoProcessorsStartInterruptEachOtherAndShareMemory) {
+  GuestRun guest{"smp.elf"};
+  guest.cpus = 2;
+  guest.reboots = true;
+  run(guest);
+}
+
+// The negative control: the run is the guest's, not the harness's.
+TEST_F(KvmGuests, AFailedCheckIsSeen) {
+  const GuestResult result = result_of({"failing.elf"});
+  EXPECT_EQ(result.status, 17 << 1 | 1);
+  EXPECT_NE(result.e9.find("2 checks, 1 failures"), std::string::npos);
+}
+
+TEST_F(KvmGuests, SeaBiosComesToItsBootDevices) {
+  const Scratch folder;
+  const auto file = folder / "vm.toml";
+  std::FILE* out = std::fopen(file.c_str(), "w");
+  ASSERT_NE(out, nullptr);
+  fmt::print(out,
+             "name = \"bios\"\nmemory = \"64M\"\ncpu = \"kvm\"\n[debug]\nfirmware_log = \"file:seabios\"\n"
+             "[[serial]]\nto = \"none\"\n");
+  std::fclose(out);
+  const int pid = start_program({program("transom"), "run", file.string(), "--timeout", "300"}, folder);
+  std::string log;
+  for (int i = 0; i < 3000 && log.find("Booting from") == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    log = read_file(folder / "seabios");
+    if (log.find("No bootable device") != std::string::npos) break;
+  }
+  ::kill(pid, SIGTERM);
+  wait_for_program(pid);
+  EXPECT_NE(log.find("Booting from"), std::string::npos) << log << read_file(folder / "errors");
+}
+
+} // namespace
+} // namespace transom::tests
