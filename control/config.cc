@@ -305,13 +305,17 @@ void ConfigReader::read_device(TableReader t, size_t index) {
 // Who talks to the stub may read and write everything in the domain: no other machine may.
 void ConfigReader::read_debugger(TableReader& t) {
   const bool wait = t.boolean("wait").value_or(false);
+  const auto architecture = t.word("gdb_architecture", {"i386:x86-64", "i386", "i8086"});
   const auto value = t.text("gdb");
   if (!value) {
+    if (architecture)
+      t.fail("gdb_architecture", "is what gdb is told, so gdb is needed too: unix:PATH or 127.0.0.1:PORT");
     if (wait) t.fail("wait", "waits for a debugger, so gdb is needed too: unix:PATH or 127.0.0.1:PORT");
     return;
   }
   DebuggerPlan plan;
   plan.wait = wait;
+  if (architecture) plan.architecture = *architecture;
   if (value->starts_with("unix:") && value->size() > 5) {
     plan.socket = path(t, "gdb", value->substr(5));
     if (const std::string wrong = wrong_socket(plan.socket); !wrong.empty()) t.fail("gdb", wrong);

@@ -97,6 +97,7 @@ void write_plan(schema::Plan::Builder to, const DomainPlan& from) {
     to.setDebuggerSocket(from.debugger->socket);
     to.setDebuggerPort(from.debugger->port);
     to.setDebuggerWait(from.debugger->wait);
+    to.setDebuggerArchitecture(from.debugger->architecture);
   }
 }
 
@@ -147,7 +148,8 @@ DomainPlan read_plan(schema::Plan::Reader from) {
   to.crash.dispatch = from.getCrashDispatch();
   to.crash.effect = from.getCrashEffect();
   to.log_level = from.getLogLevel();
-  const DebuggerPlan debugger{text(from.getDebuggerSocket()), from.getDebuggerPort(), from.getDebuggerWait()};
+  const DebuggerPlan debugger{text(from.getDebuggerSocket()), from.getDebuggerPort(), from.getDebuggerWait(),
+                              text(from.getDebuggerArchitecture())};
   if (!debugger.socket.empty() || debugger.port != 0) to.debugger = debugger;
   return to;
 }

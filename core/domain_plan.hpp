@@ -80,7 +80,8 @@ struct CrashPlan {
 struct DebuggerPlan {
   std::string socket; // path; empty: the port
   u16 port = 0;
-  bool wait = false; // hold the guest before its first instruction
+  bool wait = false;                        // hold the guest before its first instruction
+  std::string architecture = "i386:x86-64"; // or i386, i8086: what gdb is told
 };
 
 struct DomainPlan {

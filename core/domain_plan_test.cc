@@ -53,7 +53,7 @@ DomainPlan full_plan() {
   p.servers = {{"dom0", WakePolicy::spin}, {"own", WakePolicy::sleep}};
   p.crash = {CrashPoint::before_commit, "ide", 5, 6};
   p.log_level = 4;
-  p.debugger = DebuggerPlan{"/tmp/gdb", 0, true};
+  p.debugger = DebuggerPlan{"/tmp/gdb", 0, true, "i386"};
   return p;
 }
 
@@ -87,8 +87,8 @@ TEST(DomainPlan, EveryFieldArrives) {
   EXPECT_EQ(std::tie(q.crash.point, q.crash.device, q.crash.dispatch, q.crash.effect),
             std::tie(p.crash.point, p.crash.device, p.crash.dispatch, p.crash.effect));
   ASSERT_TRUE(q.debugger);
-  EXPECT_EQ(std::tie(q.debugger->socket, q.debugger->port, q.debugger->wait),
-            std::tie(p.debugger->socket, p.debugger->port, p.debugger->wait));
+  EXPECT_EQ(std::tie(q.debugger->socket, q.debugger->port, q.debugger->wait, q.debugger->architecture),
+            std::tie(p.debugger->socket, p.debugger->port, p.debugger->wait, p.debugger->architecture));
   ASSERT_EQ(q.devices.size(), 2u);
   EXPECT_EQ(q.devices[1].server, SERVER_HYPERVISOR);
   EXPECT_EQ(q.devices[1].pci_slot, ~0u);

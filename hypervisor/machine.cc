@@ -89,7 +89,7 @@ Result<void> Machine::prepare() {
                              [this](u32 v) -> gdb::DebuggedVcpu {
                                return {processors_[v].vcpu.get(), processors_[v].started};
                              }},
-        std::move(*listening));
+        std::move(*listening), gdb::architecture_of(*plan_.debugger));
   }
   if (!plan_.boot.firmware.empty())
     if (auto loaded = board_.memory_map().load_firmware(plan_.boot.firmware); !loaded) return loaded;

@@ -73,4 +73,5 @@ struct Plan {
   debuggerSocket @20 :Text;
   debuggerPort @21 :UInt16;
   debuggerWait @22 :Bool;
+  debuggerArchitecture @23 :Text;
 }

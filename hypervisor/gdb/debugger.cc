@@ -8,8 +8,17 @@
 
 namespace transom::gdb {
 
-Debugger::Debugger(DebuggedMachine machine, Listener listener)
-    : machine_(std::move(machine)), listener_(std::move(listener)), wake_(make_eventfd()) {}
+Architecture architecture_of(const DebuggerPlan& plan) {
+  return plan.architecture == "i386"    ? Architecture::i386
+         : plan.architecture == "i8086" ? Architecture::i8086
+                                        : Architecture::x86_64;
+}
+
+Debugger::Debugger(DebuggedMachine machine, Listener listener, Architecture architecture)
+    : machine_(std::move(machine)),
+      listener_(std::move(listener)),
+      architecture_(architecture),
+      wake_(make_eventfd()) {}
 
 Debugger::~Debugger() {
   end();
@@ -73,7 +82,7 @@ void Debugger::admit() {
   client_ = std::move(socket);
   unsent_.clear();
   Target& self = *this;
-  stub_ = std::make_unique<Stub>(self);
+  stub_ = std::make_unique<Stub>(self, architecture_);
 }
 
 void Debugger::hear() {

@@ -34,9 +34,11 @@ struct Listener {
 // A unix socket that only its owner may use (a dead one is replaced), or a port of the loopback interface.
 Result<Listener> listen_for_client(const DebuggerPlan& plan);
 
+Architecture architecture_of(const DebuggerPlan& plan);
+
 class Debugger final : private Target {
  public:
-  Debugger(DebuggedMachine machine, Listener listener);
+  Debugger(DebuggedMachine machine, Listener listener, Architecture architecture);
   ~Debugger() override;
 
   // Before the threads of the vCPUs start. `wait`: they stand until a client lets them go.
@@ -70,6 +72,7 @@ class Debugger final : private Target {
 
   DebuggedMachine machine_;
   Listener listener_;
+  const Architecture architecture_;
   FileDescriptor wake_, client_;
   std::unique_ptr<Stub> stub_; // while there is a client
   std::string unsent_;

@@ -2,60 +2,16 @@
 
 #include <cstring>
 #include <fmt/format.h>
-#include <vector>
 
 namespace transom::gdb {
 
 namespace {
 
-enum class Bank : u8 { gpr, rip, rflags, selector, st, fpu_control, xmm, mxcsr, base, system };
 enum System : u8 { CR0, CR2, CR3, CR4, EFER };
 enum FpuControl : u8 { FCTRL, FSTAT, FTAG, FISEG, FIOFF, FOSEG, FOOFF, FOP };
 
-struct Register {
-  const char* feature;
-  std::string name;
-  u32 bits;
-  const char* type;
-  const char* group; // null: gdb's own
-  Bank bank;
-  u8 index; // within the bank
-};
-
 constexpr const char *CORE = "org.gnu.gdb.i386.core", *SSE = "org.gnu.gdb.i386.sse",
                      *SEGMENTS = "org.gnu.gdb.i386.segments", *SYSTEM = "org.transom.x86.system";
-
-std::vector<Register> make_registers() {
-  std::vector<Register> all;
-  const auto add = [&](const char* feature, std::string name, u32 bits, const char* type, const char* group, Bank bank,
-                       u8 index) {
-    all.push_back({feature, std::move(name), bits, type, group, bank, index});
-  };
-  constexpr const char* GPR[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"};
-  constexpr u8 GPR_NUMBER[] = {0, 3, 1, 2, 6, 7, 5, 4};
-  for (u8 n = 0; n < 8; ++n) add(CORE, GPR[n], 64, n < 6 ? "int64" : "data_ptr", nullptr, Bank::gpr, GPR_NUMBER[n]);
-  for (u8 n = 8; n < 16; ++n) add(CORE, fmt::format("r{}", n), 64, "int64", nullptr, Bank::gpr, n);
-  add(CORE, "rip", 64, "code_ptr", nullptr, Bank::rip, 0);
-  add(CORE, "eflags", 32, "x86_eflags", nullptr, Bank::rflags, 0);
-  constexpr const char* SELECTORS[] = {"cs", "ss", "ds", "es", "fs", "gs"};
-  for (u8 n = 0; n < 6; ++n) add(CORE, SELECTORS[n], 32, "int32", nullptr, Bank::selector, n);
-  for (u8 n = 0; n < 8; ++n) add(CORE, fmt::format("st{}", n), 80, "i387_ext", nullptr, Bank::st, n);
-  constexpr const char* FPU[] = {"fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"};
-  for (u8 n = 0; n < 8; ++n) add(CORE, FPU[n], 32, "int", "float", Bank::fpu_control, n);
-  for (u8 n = 0; n < 16; ++n) add(SSE, fmt::format("xmm{}", n), 128, "vec128", nullptr, Bank::xmm, n);
-  add(SSE, "mxcsr", 32, "int", "vector", Bank::mxcsr, 0);
-  add(SEGMENTS, "fs_base", 64, "int", nullptr, Bank::base, 0);
-  add(SEGMENTS, "gs_base", 64, "int", nullptr, Bank::base, 1);
-  add(SYSTEM, "k_gs_base", 64, "int", "system", Bank::base, 2);
-  constexpr const char* CONTROL[] = {"cr0", "cr2", "cr3", "cr4", "efer"};
-  for (u8 n = 0; n < 5; ++n) add(SYSTEM, CONTROL[n], 64, "int", "system", Bank::system, n);
-  return all;
-}
-
-const std::vector<Register>& registers() {
-  static const std::vector<Register> all = make_registers();
-  return all;
-}
 
 // SDM 1 figure 3-8; the gaps are bits with a fixed value.
 std::string flags_type() {
@@ -83,26 +39,6 @@ std::string vector_type() {
     fields += fmt::format("<field name=\"{}\" type=\"{}\"/>\n", v.name, v.id);
   }
   return vectors + "<union id=\"vec128\">\n" + fields + "<field name=\"uint128\" type=\"uint128\"/>\n</union>\n";
-}
-
-std::string describe() {
-  std::string text =
-      "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n"
-      "<target>\n<architecture>i386:x86-64</architecture>\n";
-  const char* feature = nullptr;
-  for (const Register& r : registers()) {
-    if (r.feature != feature) {
-      if (feature != nullptr) text += "</feature>\n";
-      feature = r.feature;
-      text += fmt::format("<feature name=\"{}\">\n", feature);
-      if (feature == CORE) text += flags_type();
-      if (feature == SSE) text += vector_type();
-    }
-    text += fmt::format("<reg name=\"{}\" bitsize=\"{}\" type=\"{}\"", r.name, r.bits, r.type);
-    if (r.group != nullptr) text += fmt::format(" group=\"{}\"", r.group);
-    text += "/>\n";
-  }
-  return text + "</feature>\n</target>\n";
 }
 
 // ---------------------------------------------------------------------------------------------------- FXSAVE image
@@ -232,21 +168,81 @@ bool write_pc(VcpuRegisters& r, u64 value) {
   return true;
 }
 
-u32 register_count() { return static_cast<u32>(registers().size()); }
-u32 register_bytes(u32 number) { return registers()[number].bits / 8; }
+RegisterSet::RegisterSet(Architecture architecture) {
+  const bool wide = architecture == Architecture::x86_64;
+  add_core(wide);
+  add_fpu(wide);
+  add_system(wide);
+  description_ = describe(wide ? "i386:x86-64" : architecture == Architecture::i386 ? "i386" : "i8086");
+}
 
-bool is_fpu_register(u32 number) {
-  const Bank bank = registers()[number].bank;
+void RegisterSet::add_core(bool wide) {
+  constexpr const char* WIDE[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"};
+  constexpr u8 WIDE_NUMBER[] = {0, 3, 1, 2, 6, 7, 5, 4};
+  constexpr const char* NARROW[] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
+  constexpr u8 RSP = 4, RBP = 5;
+  const u32 bits = wide ? 64 : 32;
+  const char* const integer = wide ? "int64" : "int32";
+  for (u8 n = 0; n < 8; ++n) {
+    const u8 index = wide ? WIDE_NUMBER[n] : n;
+    const char* const type = index == RSP || index == RBP ? "data_ptr" : integer;
+    registers_.push_back({CORE, wide ? WIDE[n] : NARROW[n], bits, type, nullptr, Bank::gpr, index});
+  }
+  for (u8 n = 8; wide && n < 16; ++n)
+    registers_.push_back({CORE, fmt::format("r{}", n), bits, integer, nullptr, Bank::gpr, n});
+  registers_.push_back({CORE, wide ? "rip" : "eip", bits, "code_ptr", nullptr, Bank::rip, 0});
+  registers_.push_back({CORE, "eflags", 32, "x86_eflags", nullptr, Bank::rflags, 0});
+  constexpr const char* SELECTORS[] = {"cs", "ss", "ds", "es", "fs", "gs"};
+  for (u8 n = 0; n < 6; ++n) registers_.push_back({CORE, SELECTORS[n], 32, "int32", nullptr, Bank::selector, n});
+}
+
+void RegisterSet::add_fpu(bool wide) {
+  for (u8 n = 0; n < 8; ++n) registers_.push_back({CORE, fmt::format("st{}", n), 80, "i387_ext", nullptr, Bank::st, n});
+  constexpr const char* CONTROL[] = {"fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"};
+  for (u8 n = 0; n < 8; ++n) registers_.push_back({CORE, CONTROL[n], 32, "int", "float", Bank::fpu_control, n});
+  for (u8 n = 0; n < (wide ? 16 : 8); ++n)
+    registers_.push_back({SSE, fmt::format("xmm{}", n), 128, "vec128", nullptr, Bank::xmm, n});
+  registers_.push_back({SSE, "mxcsr", 32, "int", "vector", Bank::mxcsr, 0});
+}
+
+void RegisterSet::add_system(bool wide) {
+  const u32 bits = wide ? 64 : 32;
+  const char* const segments = wide ? SEGMENTS : SYSTEM; // gdb knows them of amd64 only
+  registers_.push_back({segments, "fs_base", bits, "int", nullptr, Bank::base, 0});
+  registers_.push_back({segments, "gs_base", bits, "int", nullptr, Bank::base, 1});
+  if (wide) registers_.push_back({SYSTEM, "k_gs_base", bits, "int", "system", Bank::base, 2});
+  constexpr const char* CONTROL[] = {"cr0", "cr2", "cr3", "cr4", "efer"};
+  for (u8 n = 0; n < 5; ++n) registers_.push_back({SYSTEM, CONTROL[n], bits, "int", "system", Bank::system, n});
+}
+
+std::string RegisterSet::describe(const char* name) const {
+  std::string text = fmt::format(
+      "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n"
+      "<target>\n<architecture>{}</architecture>\n",
+      name);
+  const char* feature = nullptr;
+  for (const Register& r : registers_) {
+    if (r.feature != feature) {
+      if (feature != nullptr) text += "</feature>\n";
+      feature = r.feature;
+      text += fmt::format("<feature name=\"{}\">\n", feature);
+      if (feature == CORE) text += flags_type();
+      if (feature == SSE) text += vector_type();
+    }
+    text += fmt::format("<reg name=\"{}\" bitsize=\"{}\" type=\"{}\"", r.name, r.bits, r.type);
+    if (r.group != nullptr) text += fmt::format(" group=\"{}\"", r.group);
+    text += "/>\n";
+  }
+  return text + "</feature>\n</target>\n";
+}
+
+bool RegisterSet::is_fpu(u32 number) const {
+  const Bank bank = registers_[number].bank;
   return bank == Bank::st || bank == Bank::fpu_control || bank == Bank::xmm || bank == Bank::mxcsr;
 }
 
-const std::string& target_description() {
-  static const std::string text = describe();
-  return text;
-}
-
-void read_register(const CpuState& state, u32 number, std::span<u8> to) {
-  const Register& what = registers()[number];
+void RegisterSet::read(const CpuState& state, u32 number, std::span<u8> to) const {
+  const Register& what = registers_[number];
   VcpuRegisters r = state.registers;
   const u8 n = what.index;
   u64 value = 0;
@@ -265,17 +261,18 @@ void read_register(const CpuState& state, u32 number, std::span<u8> to) {
   std::memcpy(to.data(), &value, to.size());
 }
 
-bool write_register(CpuState& state, u32 number, std::span<const u8> from) {
-  const Register& what = registers()[number];
+bool RegisterSet::write(CpuState& state, u32 number, std::span<const u8> from) const {
+  const Register& what = registers_[number];
   VcpuRegisters& r = state.registers;
   const u8 n = what.index;
   u64 value = 0;
   if (from.size() <= sizeof value) std::memcpy(&value, from.data(), from.size());
+  const u64 unseen = what.bits == 32 ? ~u64{0xffff'ffff} : 0; // a 32-bit description shows lower halves
   switch (what.bank) {
     case Bank::st: std::memcpy(state.fx + FX_ST + FX_SLOT * n, from.data(), 10); return true;
     case Bank::xmm: std::memcpy(state.fx + FX_XMM + FX_SLOT * n, from.data(), 16); return true;
-    case Bank::gpr: r.gpr[n] = value & width(r); return true;
-    case Bank::rip: return write_pc(r, value);
+    case Bank::gpr: r.gpr[n] = ((r.gpr[n] & unseen) | value) & width(r); return true;
+    case Bank::rip: return write_pc(r, (r.rip & unseen) | value);
     case Bank::rflags:
       if ((value ^ r.rflags) & VM) return false;
       r.rflags = value;
@@ -287,10 +284,11 @@ bool write_register(CpuState& state, u32 number, std::span<const u8> from) {
       put<u32>(state.fx + FX_MXCSR, value);
       return true;
     case Bank::base:
+      value |= base(r, n) & unseen;
       if (!canonical(value)) return false;
       base(r, n) = value;
       return true;
-    case Bank::system: return write_system(r, n, value);
+    case Bank::system: return write_system(r, n, (system(r, n) & unseen) | value);
   }
   return false;
 }

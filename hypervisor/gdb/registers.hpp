@@ -1,9 +1,10 @@
-// The registers of a vCPU as gdb counts them: features of i386:x86-64 (gdb manual, "Target Descriptions", "i386
-// Features"), and one of our own for system registers.
+// The registers of a vCPU as gdb counts them: features of i386 and i386:x86-64 (gdb manual, "Target Descriptions",
+// "i386 Features"), and one of our own for system registers.
 #pragma once
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/types.hpp"
 #include "hypervisor/vcpu/vcpu.hpp"
@@ -15,16 +16,43 @@ struct CpuState {
   u8 fx[512]; // FXSAVE image
 };
 
-u32 register_count();
-u32 register_bytes(u32 number);
-bool is_fpu_register(u32 number); // of CpuState::fx
-// target.xml: what all of this means.
-const std::string& target_description();
+// What gdb is told that the processor is: it reads registers and disassembles accordingly, and takes no symbols of
+// another one.
+enum class Architecture : u8 { x86_64, i386, i8086 };
 
-// `to` and `from` have register_bytes(number) bytes, little-endian.
-void read_register(const CpuState& state, u32 number, std::span<u8> to);
-// False: the processor could not have come to this value, or only by way of a mode change.
-bool write_register(CpuState& state, u32 number, std::span<const u8> from);
+class RegisterSet {
+ public:
+  explicit RegisterSet(Architecture architecture);
+
+  u32 count() const { return static_cast<u32>(registers_.size()); }
+  u32 bytes(u32 number) const { return registers_[number].bits / 8; }
+  bool is_fpu(u32 number) const;                                  // of CpuState::fx
+  const std::string& description() const { return description_; } // target.xml
+
+  // `to` and `from` have bytes(number) bytes, little-endian.
+  void read(const CpuState& state, u32 number, std::span<u8> to) const;
+  // False: the processor could not have come to this value, or only by way of a mode change.
+  bool write(CpuState& state, u32 number, std::span<const u8> from) const;
+
+ private:
+  enum class Bank : u8 { gpr, rip, rflags, selector, st, fpu_control, xmm, mxcsr, base, system };
+  struct Register {
+    const char* feature;
+    std::string name;
+    u32 bits;
+    const char* type;
+    const char* group; // null: gdb's own
+    Bank bank;
+    u8 index; // within the bank
+  };
+  void add_core(bool wide);
+  void add_fpu(bool wide);
+  void add_system(bool wide);
+  std::string describe(const char* name) const;
+
+  std::vector<Register> registers_;
+  std::string description_;
+};
 
 bool write_pc(VcpuRegisters& r, u64 value);
 

@@ -12,7 +12,8 @@ constexpr u32 SIGNAL_INT = 2, SIGNAL_TRAP = 5; // as gdb numbers them
 
 } // namespace
 
-Stub::Stub(Target& target) : target_(target), actions_(target.vcpus(), Action::go_on) {
+Stub::Stub(Target& target, Architecture architecture)
+    : target_(target), set_(architecture), actions_(target.vcpus(), Action::go_on) {
   target_.stand();
   stop_reply_ = fmt::format("T{:02x}thread:1;", SIGNAL_TRAP);
 }
@@ -156,7 +157,7 @@ void Stub::features(Scanner packet) {
   if (!offset || !packet.skip(",")) return refuse(EINVAL);
   const auto length = packet.number();
   if (!length) return refuse(EINVAL);
-  const std::string& text = target_description();
+  const std::string& text = set_.description();
   if (*offset >= text.size()) return reply("l");
   const std::string part = text.substr(*offset, std::min<u64>(*length, MAX_PACKET / 2));
   reply((*offset + part.size() < text.size() ? "m" : "l") + part);
@@ -242,11 +243,11 @@ void Stub::put_state(const CpuState& changed) {
   const CpuState now = state();
   bool registers = false, fpu = false;
   u8 a[16], b[16];
-  for (u32 n = 0; n < register_count(); ++n) {
-    const u32 bytes = register_bytes(n);
-    read_register(now, n, {a, bytes});
-    read_register(changed, n, {b, bytes});
-    (is_fpu_register(n) ? fpu : registers) |= !std::equal(a, a + bytes, b);
+  for (u32 n = 0; n < set_.count(); ++n) {
+    const u32 bytes = set_.bytes(n);
+    set_.read(now, n, {a, bytes});
+    set_.read(changed, n, {b, bytes});
+    (set_.is_fpu(n) ? fpu : registers) |= !std::equal(a, a + bytes, b);
   }
   if (registers) target_.set_registers(general_, changed.registers);
   if (fpu) target_.set_fpu_state(general_, changed.fx);
@@ -256,9 +257,9 @@ void Stub::read_registers() {
   const CpuState now = state();
   std::string text;
   u8 value[16];
-  for (u32 n = 0; n < register_count(); ++n) {
-    read_register(now, n, {value, register_bytes(n)});
-    append_hex(text, {value, register_bytes(n)});
+  for (u32 n = 0; n < set_.count(); ++n) {
+    set_.read(now, n, {value, set_.bytes(n)});
+    append_hex(text, {value, set_.bytes(n)});
   }
   reply(text);
 }
@@ -268,10 +269,10 @@ void Stub::write_registers(std::string_view values) {
   if (!bytes) return refuse(EINVAL);
   CpuState changed = state();
   size_t at = 0;
-  for (u32 n = 0; n < register_count(); ++n) {
-    const u32 width = register_bytes(n);
+  for (u32 n = 0; n < set_.count(); ++n) {
+    const u32 width = set_.bytes(n);
     if (bytes->size() - at < width) break; // a shorter packet leaves the rest alone
-    if (!write_register(changed, n, {reinterpret_cast<const u8*>(bytes->data()) + at, width})) return refuse(EINVAL);
+    if (!set_.write(changed, n, {reinterpret_cast<const u8*>(bytes->data()) + at, width})) return refuse(EINVAL);
     at += width;
   }
   put_state(changed);
@@ -280,21 +281,21 @@ void Stub::write_registers(std::string_view values) {
 
 void Stub::read_one(Scanner packet) {
   const auto number = packet.number();
-  if (!number || *number >= register_count()) return refuse(EINVAL);
+  if (!number || *number >= set_.count()) return refuse(EINVAL);
   u8 value[16];
   const u32 n = static_cast<u32>(*number);
-  read_register(state(), n, {value, register_bytes(n)});
-  reply(hex({value, register_bytes(n)}));
+  set_.read(state(), n, {value, set_.bytes(n)});
+  reply(hex({value, set_.bytes(n)}));
 }
 
 void Stub::write_one(Scanner packet) {
   const auto number = packet.number();
-  if (!number || *number >= register_count() || !packet.skip("=")) return refuse(EINVAL);
+  if (!number || *number >= set_.count() || !packet.skip("=")) return refuse(EINVAL);
   const u32 n = static_cast<u32>(*number);
   const auto value = unhex(packet.rest());
-  if (!value || value->size() != register_bytes(n)) return refuse(EINVAL);
+  if (!value || value->size() != set_.bytes(n)) return refuse(EINVAL);
   CpuState changed = state();
-  if (!write_register(changed, n, {reinterpret_cast<const u8*>(value->data()), value->size()})) return refuse(EPERM);
+  if (!set_.write(changed, n, {reinterpret_cast<const u8*>(value->data()), value->size()})) return refuse(EPERM);
   put_state(changed);
   ok();
 }

@@ -21,7 +21,7 @@ class Stub {
   static constexpr size_t MAX_BREAKPOINTS = 1024;
 
   // A client has come: everything stands from here on.
-  explicit Stub(Target& target);
+  explicit Stub(Target& target, Architecture architecture = Architecture::x86_64);
 
   void receive(std::string_view bytes);
   // Target::take_stop() has something to say.
@@ -74,6 +74,7 @@ class Stub {
   bool at_breakpoint(u32 vcpu, u8* kinds = nullptr);
 
   Target& target_;
+  const RegisterSet set_;
   PacketReader reader_;
   std::string output_, last_, stop_reply_;
   std::map<u64, u8> breakpoints_; // BreakpointKind bits by linear address

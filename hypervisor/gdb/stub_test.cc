@@ -14,8 +14,11 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::StartsWith;
 
+const RegisterSet SET(Architecture::x86_64);
+
 struct Dialogue {
-  explicit Dialogue(u32 vcpus = 2) : target(vcpus), stub(target) {}
+  explicit Dialogue(u32 vcpus = 2, Architecture architecture = Architecture::x86_64)
+      : target(vcpus), stub(target, architecture) {}
 
   // Sends a packet; the data of the answer, or "(nothing)".
   std::string say(std::string_view data) {
@@ -93,7 +96,7 @@ TEST(Stub, HandsItsDescriptionOutInPieces) {
     more = part[0] == 'm';
     whole += part.substr(1);
   }
-  EXPECT_EQ(whole, target_description());
+  EXPECT_EQ(whole, SET.description());
   EXPECT_THAT(whole, HasSubstr("<architecture>i386:x86-64</architecture>"));
   EXPECT_EQ(d.say("qXfer:features:read:other.xml:0,10"), "E02");
   EXPECT_EQ(d.say("qXfer:features:read:target.xml:zz,10"), "E16");
@@ -106,9 +109,9 @@ TEST(Registers, AreReadTogetherAndOneByOne) {
   EXPECT_THAT(all, StartsWith("00000000000011118877665544332211"));
   EXPECT_EQ(d.say("p1"), "8877665544332211");
   EXPECT_EQ(d.say("p" + number(CS)), "10000000");
-  EXPECT_EQ(d.say("p" + number(register_count())), "E16");
+  EXPECT_EQ(d.say("p" + number(SET.count())), "E16");
   size_t bytes = 0;
-  for (u32 n = 0; n < register_count(); ++n) bytes += register_bytes(n);
+  for (u32 n = 0; n < SET.count(); ++n) bytes += SET.bytes(n);
   EXPECT_EQ(all.size(), 2 * bytes);
 }
 
@@ -153,6 +156,16 @@ TEST(Registers, OfRealModeTakeASelectorWithItsBase) {
   d.target.cpus[0].registers.efer = 0;
   EXPECT_EQ(d.say("P" + number(CS) + "=00f00000"), "OK");
   EXPECT_EQ(d.target.cpus[0].registers.cs.base, 0xf'0000u);
+}
+
+TEST(Registers, Of32BitProcessorsAreNarrowAndInTheirOwnOrder) {
+  Dialogue d(1, Architecture::i386);
+  EXPECT_THAT(d.say("qXfer:features:read:target.xml:0,2000"), HasSubstr("<architecture>i386</architecture>"));
+  d.target.cpus[0].registers.gpr[3] = 0x1122'3344; // ebx, the fourth there
+  EXPECT_EQ(d.say("p3"), "44332211");
+  EXPECT_EQ(d.say("p8"), "00000100"); // eip
+  EXPECT_EQ(d.say("P8=78563412"), "OK");
+  EXPECT_EQ(d.target.cpus[0].registers.rip, 0x1234'5678u);
 }
 
 TEST(Registers, OfTheFpuAreThoseOfItsImage) {

@@ -221,6 +221,10 @@ const std::vector<Wrong>& table() {
       {"GdbAtNoPort", "[debug]\ngdb = \"127.0.0.1:65536\"\n", ":2:7: debug.gdb: ", {"unix:PATH, 127.0.0.1:PORT"}},
       {"GdbNowhere", "[debug]\ngdb = \"stdio\"\n", ":2:7: debug.gdb: ", {"found \"stdio\"", "unix:PATH"}},
       {"GdbOverAFile", "[debug]\ngdb = \"unix:good.raw\"\n", ":2:7: debug.gdb: ", {"exists and is no socket"}},
+      {"GdbOfAnotherProcessor",
+       "[debug]\ngdb_architecture = \"arm\"\n",
+       ":2:20: debug.gdb_architecture: ",
+       {"arm", "i386:x86-64, i386, i8086"}},
       {"WaitForNobody", "[debug]\nwait = true\n", ":2:8: debug.wait: ", {"gdb is needed"}},
       {"CrashPoint", "[debug]\ncrash = \"ide:later:1\"\n", ":2:9: debug.crash: ", {"before-entry", "DEVICE:POINT:N"}},
   };

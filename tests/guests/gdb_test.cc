@@ -162,14 +162,17 @@ TEST(Gdb, DebugsADomainInASingleProcess) {
 TEST(Gdb, SeesRealModeByItsLinearAddresses) {
   GuestRun run{"real_mode.bin"};
   run.as_firmware = true;
+  run.config = "[debug]\ngdb_architecture = \"i8086\"\n";
   DebuggedGuest guest(run, R"(
-printf "reset vector: %x:%x\n", $cs, $rip
+printf "reset vector: %x:%x\n", $cs, $eip
+x/i 0xffff0
 stepi
-printf "afterwards: %x\n", $rip
+printf "afterwards: %x\n", $eip
 continue
 )");
   const std::string said = guest.finish_gdb();
   EXPECT_THAT(said, HasSubstr("reset vector: f000:fff0"));
+  EXPECT_THAT(said, HasSubstr("0xffff0:\tljmp")); // 16-bit code
   EXPECT_THAT(said, Not(HasSubstr("afterwards: fff0")));
   EXPECT_EQ(guest.finish_domain(), GUEST_PASSED) << said;
 }
