@@ -88,7 +88,8 @@ Result<void> Machine::prepare() {
         gdb::DebuggedMachine{plan_.cpus, memory_, board_, standstill_,
                              [this](u32 v) -> gdb::DebuggedVcpu {
                                return {processors_[v].vcpu.get(), processors_[v].started};
-                             }},
+                             },
+                             !backend_->takes_turns()}, // the software CPU's TSC is the domain's clock
         std::move(*listening), gdb::architecture_of(*plan_.debugger));
   }
   if (!plan_.boot.firmware.empty())

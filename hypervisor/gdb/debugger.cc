@@ -122,7 +122,7 @@ void Debugger::hang_up() {
 void Debugger::stand() {
   if (std::exchange(holding_, true)) return;
   machine_.standstill.hold(false);
-  machine_.memory.clock().stop();
+  if (!machine_.own_tsc) machine_.memory.clock().stop();
 }
 
 void Debugger::resume(std::span<const Action> actions, std::span<const u64> breakpoints) {
@@ -134,7 +134,7 @@ void Debugger::resume(std::span<const Action> actions, std::span<const u64> brea
   }
   machine_.standstill.let_go(~0u);
   machine_.standstill.keep(standing);
-  machine_.memory.clock().start();
+  if (!machine_.own_tsc) machine_.memory.clock().start();
   // Who sleeps until a time of the domain's clock has to work out anew when that is.
   machine_.memory.device_thread_event().notify();
   for (u32 s = 0; s < machine_.memory.server_count(); ++s) machine_.memory.doorbell(s).notify();

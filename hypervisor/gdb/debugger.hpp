@@ -1,5 +1,5 @@
 // The debugger of a domain: a thread that listens for gdb, makes the vCPUs stand while gdb talks, and lets go those
-// that gdb wants to run. The domain's clock stands while all vCPUs do.
+// that gdb wants to run. The domain's clock stands while all vCPUs do, if their TSC does.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,7 @@ struct DebuggedMachine {
   Board& board;
   Standstill& standstill;
   std::function<DebuggedVcpu(u32)> vcpu;
+  bool own_tsc; // of the vCPUs: it goes on while they stand, and so must the domain's clock
 };
 
 struct Listener {
