@@ -205,7 +205,7 @@ void BlockBuilder::jump_through_memory() {
 
 void BlockBuilder::load_flags() { // PUSH imm; POPF
   emit({0x68});
-  emit_value(r_.next() & 0xcd5, c_.mode == Mode::bits16 ? 2 : 4); // no TF, AC, NT
+  emit_value(r_.next() & 0x4cd5, c_.mode == Mode::bits16 ? 2 : 4); // no TF, AC
   emit({0x9d});
 }
 

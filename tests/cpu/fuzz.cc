@@ -16,20 +16,6 @@ namespace transom::cpu_test {
 
 namespace {
 
-// The shadow memory of the sanitizers lies where cases expect nothing. There, the software CPU runs alone: for what the
-// sanitizer has to say about it.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool SOFT_ONLY = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool SOFT_ONLY = true;
-#else
-constexpr bool SOFT_ONLY = false;
-#endif
-#else
-constexpr bool SOFT_ONLY = false;
-#endif
-
 constexpr unsigned MAX_SLOTS = 16384, REPORT_BYTES = 1 << 18, REPORTED = 40;
 
 // Shared with the child.

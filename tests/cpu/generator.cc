@@ -193,8 +193,8 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
     case ZYDIS_MNEMONIC_RET: poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), code_address(c)); break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
-    case ZYDIS_MNEMONIC_POPFQ: // no TF, no AC, no NT
-      poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), r.next() & 0x20'0cd5);
+    case ZYDIS_MNEMONIC_POPFQ: // no TF
+      poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), r.next() & 0x24'4cd5);
       break;
     case ZYDIS_MNEMONIC_ENTER: put_bytes(c, offset + insn.raw.imm[0].offset, r.below(64), 2); break;
     default: break;

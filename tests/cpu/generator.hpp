@@ -44,7 +44,7 @@ class Generator {
   Mode mode_;
   Random random_;
   ZydisMnemonic mnemonic_ = ZYDIS_MNEMONIC_INVALID; // of the last single instruction
-  bool given_ = false; // somebody else knows that it can be compared
+  bool given_ = false;                              // somebody else knows that it can be compared
   // In a block nothing is known about registers: those that an operand needs are loaded right before.
   bool block_ = false;
   struct Load {

@@ -29,7 +29,7 @@ ACCEPTED = os.path.join(ROOT, "tests/cpu/mutants_accepted.txt")
 FILES = """alu.hpp decode.cc decode_tables.cc fpu.cc fpu.hpp handlers_alu.cc handlers_atomic.cc
 handlers_branch.cc handlers_io.cc handlers_mov.cc handlers_muldiv.cc handlers_shift.cc handlers_stack.cc
 handlers_string.cc native.hpp select.cc simd.cc simd_compute.cc simd_convert.cc simd_move.cc simd_shuffle.cc
-simd_state.cc stack.hpp string_ops.hpp x87.cc x87_state.cc""".split()
+simd_state.cc stack.hpp string_ops.hpp x87.cc x87_direct.cc x87_state.cc""".split()
 UNIT_TESTS = ["softcpu_test", "softcpu_system_test", "softcpu_decode_test"]
 SEED_OF_CASES = 77
 AT_LEAST = 0.98
@@ -133,33 +133,31 @@ def drawn(seed):
 
 
 class Builder:
-    def __init__(self, build):
+    """Programs of the release build with the objects of one mutated file put in."""
+
+    def __init__(self, build, seed):
         self.build = os.path.abspath(build)
-        self.work = os.path.join(os.path.dirname(self.build), "mutants")
+        self.work = os.path.join(os.path.dirname(self.build), "mutants", str(seed))
         self.overlay = os.path.join(self.work, "overlay", SOFT)
-        self.base, self.changed = (os.path.join(self.work, d) for d in ("base", "changed"))
+        self.changed = os.path.join(self.work, "changed")
         self.optimised = [os.path.join(self.work, "optimised", d) for d in ("base", "changed")]
-        for d in (self.overlay, self.base, self.changed, *self.optimised):
+        for d in (self.overlay, self.changed, *self.optimised):
             os.makedirs(d, exist_ok=True)
-        targets = ["cpu_fuzz_test", *UNIT_TESTS]
-        subprocess.run(["ninja", "-C", self.build, *targets], check=True, stdout=subprocess.DEVNULL)
+        self.clean()
         with open(os.path.join(self.build, "compile_commands.json")) as f:
             commands = [c for c in json.load(f) if f"/{SOFT}/" in c["file"] and "transom_softcpu.dir" in c["command"]]
         self.commands = {os.path.basename(c["file"]): self.stripped(c["command"]) for c in commands}
-        self.links = {t: self.link_command(t) for t in targets}
+        self.objects = {s: f"{SOFT}/CMakeFiles/transom_softcpu.dir/{s}.o" for s in self.commands}
+        self.links = {}
+        self.link("cpu_fuzz_test")
+        self.cost = {s: os.path.getsize(os.path.join(self.build, o)) for s, o in self.objects.items()}  # roughly
         self.users = {}  # of a header: the sources that see it
-        self.cost = {}  # to compile: object code, roughly
-        newest = max(os.path.getmtime(os.path.join(ROOT, SOFT, n)) for n in os.listdir(os.path.join(ROOT, SOFT)))
-        self.clean()
-        for source in self.commands:
-            done = os.path.join(self.base, source + ".o")
-            if not os.path.exists(done) or os.path.getmtime(done) < newest:
-                self.compile(source, self.base)
-            self.cost[source] = os.path.getsize(done)
-            deps = subprocess.run([*self.commands[source], "-MM", os.path.join(ROOT, SOFT, source)], check=True,
-                                  capture_output=True, text=True).stdout
-            for header in re.findall(rf"{SOFT}/(\w+\.\w+)", deps):
+        for source, o in self.objects.items():
+            for header in re.findall(rf"{SOFT}/(\w+\.hpp)", self.ninja("-t", "deps", o)):
                 self.users.setdefault(header, []).append(source)
+
+    def ninja(self, *arguments):
+        return subprocess.run(["ninja", "-C", self.build, *arguments], check=True, capture_output=True, text=True).stdout
 
     def stripped(self, command):
         """Without launcher, warnings, debug information and output; headers of the overlay come first."""
@@ -170,8 +168,7 @@ class Builder:
         return [words[0], "-I" + os.path.join(self.work, "overlay"), "-w", *words[1:], "-O0"]
 
     def link_command(self, target):
-        lines = subprocess.run(["ninja", "-C", self.build, "-t", "commands", target], check=True, capture_output=True,
-                               text=True).stdout.strip().split("\n")
+        lines = self.ninja("-t", "commands", target).strip().split("\n")
         command = next(line for line in reversed(lines) if f"-o tests/{target}" in line)
         command = next(part for part in command.split(" && ") if f"-o tests/{target}" in part)
         return shlex.split(command)
@@ -213,20 +210,16 @@ class Builder:
         return [g for g in (users[:half], users[half:]) if g]
 
     def compile_group(self, sources):
-        """Answers "mutant", "does not compile" or "same code"."""
-        for source in sources:
-            if not self.compile(source, self.changed):
-                return "does not compile"
-        for source in os.listdir(self.changed):
-            with open(os.path.join(self.changed, source), "rb") as a, open(os.path.join(self.base, source), "rb") as b:
-                if a.read() == b.read():
-                    os.remove(os.path.join(self.changed, source))
-        return "mutant" if os.listdir(self.changed) else "same code"
+        """False if it does not compile."""
+        return all(self.compile(source, self.changed) for source in sources)
 
     def link(self, target):
+        if target not in self.links:
+            self.ninja("-j1", target)
+            self.links[target] = self.link_command(target)
         program = os.path.join(self.work, target)
-        objects = [os.path.join(self.changed if os.path.exists(os.path.join(self.changed, s + ".o")) else self.base,
-                                s + ".o") for s in self.commands]
+        changed = [os.path.join(self.changed, name) for name in os.listdir(self.changed)]
+        objects = changed + [o for s, o in self.objects.items() if s + ".o" not in os.listdir(self.changed)]
         words = []
         for w in self.links[target]:
             if w.endswith("libtransom_softcpu.a"):
@@ -261,30 +254,26 @@ def fuzz(program, cases):
                TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases))
 
 
-def judge(builder, mutated, groups, cases):
+def judge(builder, mutated, groups, cases, quick):
     """(state, who found it, where)."""
-    state = "same code"
     for group in groups:
-        this = builder.compile_group(group)
-        if this == "does not compile":
-            return this, "", ""
-        if this == "same code":
-            continue
-        state = this
-        fuzzer = builder.link("cpu_fuzz_test")
-        said = fuzz(fuzzer, cases // 10)
+        if not builder.compile_group(group):
+            return "does not compile", "", ""
+        said = fuzz(builder.link("cpu_fuzz_test"), cases // 10)
         if said:
-            return state, "fuzzer", said
-    if state == "same code":
-        return state, "", ""
-    said = fuzz(fuzzer, cases)
+            return "mutant", "fuzzer", said
+    if quick:
+        return "mutant", "nobody", ""
+    if builder.same_when_optimised(mutated):
+        return "same code", "", ""
+    said = fuzz(os.path.join(builder.work, "cpu_fuzz_test"), cases)
     if said:
-        return state, "fuzzer", said
+        return "mutant", "fuzzer", said
     for name in UNIT_TESTS:
         said = run(builder.link(name), 300)
         if said:
-            return state, "unit test", f"{name}: {said}"
-    return ("same code" if builder.same_when_optimised(mutated) else state), "nobody", ""
+            return "mutant", "unit test", f"{name}: {said}"
+    return "mutant", "nobody", ""
 
 
 def accepted():
@@ -304,6 +293,7 @@ def main():
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the cases, no unit tests; --survivors goes on")
     parser.add_argument("--survivors", help="mutants.json of a run before: only those that nobody found")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -312,7 +302,7 @@ def main():
             print(f"{kind:10} {len(of_kind)}")
         return 0
     reasons = accepted()
-    builder = Builder(options.build)
+    builder = Builder(options.build, options.seed)
     assert judge_nothing(builder, options.cases), "the tests fail without any mutation"
     results, dropped, begin = [], {"does not compile": 0, "same code": 0}, time.time()
     again = None
@@ -333,7 +323,7 @@ def main():
                 continue
             again.remove((name, number + 1, new.strip()))
         groups = builder.mutate(name, "\n".join(lines))
-        state, by, where = judge(builder, name, groups, options.cases)
+        state, by, where = judge(builder, name, groups, options.cases, options.quick)
         if state != "mutant":
             dropped[state] += 1
             continue
@@ -343,8 +333,9 @@ def main():
                         "new": new.strip(), "by": by, "where": where, "accepted": reason})
         print(f"{index:3} {kind:9} {name}:{number + 1}: {by} {where}{reason}\n    - {old.strip()}\n    + {new.strip()}",
               flush=True)
+        write(builder, results, dropped, time.time() - begin)
     builder.clean()
-    return report(builder, options, results, dropped, time.time() - begin)
+    return report(builder, results, dropped, time.time() - begin)
 
 
 def judge_nothing(builder, cases):
@@ -352,17 +343,20 @@ def judge_nothing(builder, cases):
     return fuzz(builder.link("cpu_fuzz_test"), cases) == ""
 
 
-def report(builder, options, results, dropped, seconds):
-    by = {who: sum(r["by"] == who for r in results) for who in ("fuzzer", "unit test", "nobody")}
-    found = by["fuzzer"] + by["unit test"]
-    open_ones = [r for r in results if r["by"] == "nobody" and not r["accepted"]]
-    with open(os.path.join(builder.work, f"mutants-{options.seed}.json"), "w") as f:
+def write(builder, results, dropped, seconds):
+    with open(os.path.join(builder.work, "mutants.json"), "w") as f:
         json.dump({"results": results, "dropped": dropped, "seconds": round(seconds)}, f, indent=1)
-    with open(os.path.join(builder.work, f"mutants-{options.seed}.md"), "w") as f:
+    with open(os.path.join(builder.work, "mutants.md"), "w") as f:
         f.write("| # | Kind | Where | Change | Found by |\n|---|---|---|---|---|\n")
         for r in results:
             cell = difference(r["old"], r["new"])
             f.write(f"| {r['number']} | {r['kind']} | `{r['file']}:{r['line']}` | {cell} | {r['by']} |\n")
+
+
+def report(builder, results, dropped, seconds):
+    by = {who: sum(r["by"] == who for r in results) for who in ("fuzzer", "unit test", "nobody")}
+    found = by["fuzzer"] + by["unit test"]
+    open_ones = [r for r in results if r["by"] == "nobody" and not r["accepted"]]
     print(f"{len(results)} mutants: {by['fuzzer']} found by the fuzzer, {by['unit test']} by unit tests alone, "
           f"{by['nobody']} by nobody ({by['nobody'] - len(open_ones)} accepted). Drawn and dropped: "
           f"{dropped['does not compile']} did not compile, {dropped['same code']} made the same code. "

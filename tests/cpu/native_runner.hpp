@@ -6,6 +6,20 @@
 
 namespace transom::cpu_test {
 
+// The shadow memory of the sanitizers lies where cases expect nothing. There, the software CPU runs alone: for what the
+// sanitizer has to say about it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool SOFT_ONLY = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+inline constexpr bool SOFT_ONLY = true;
+#else
+inline constexpr bool SOFT_ONLY = false;
+#endif
+#else
+inline constexpr bool SOFT_ONLY = false;
+#endif
+
 // Maps code and data at their fixed addresses and takes over SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGVTALRM:
 // for a child process that does nothing else. False (with a reason): the host does not let us.
 bool native_setup(std::string& reason);
