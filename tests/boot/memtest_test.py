@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Memtest86+ as Debian packages it, booted directly, walks 64 MiB through all of its tests and finds no error.
+    tests/boot/memtest_test.py BUILD IMAGES KERNELS PACKAGES
+PACKAGES is the folder that the package is unpacked in. One test leaves memory alone for 160 s by the guest's clock.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(here, "..", "tools"))
+from console import Guest  # noqa: E402
+
+build, _, _, packages = sys.argv[1:]
+subprocess.run([f"{here}/../tools/debian-packages.sh", "amd64", packages, "memtest86+"], check=True)
+
+# The console shows a glance every two seconds: short tests may go by between two of them, these cannot.
+LONG_TESTS = {3: "Moving inversions, 1s & 0s", 4: "Moving inversions, 8 bit pattern", 6: "Moving inversions, 64 bit pattern",
+              10: "Bit fade test, 2 patterns"}  # fmt: skip
+
+with tempfile.TemporaryDirectory() as work:
+    os.environ["XDG_RUNTIME_DIR"] = work
+    command = [f"{build}/bin/transom", "run", "--kernel", f"{packages}/root/boot/memtest86+x64.bin", "--cmdline", "console=ttyS0,115200"]
+    command += ["--memory", "64M", "--cpu", "soft", "--timeout", "3000", "--set", "on_reboot=exit"]
+    with Guest(command) as guest:
+        found = guest.expect(r"Errors: +[1-9]|Pass: +1 +Errors: +0 ")
+        assert found.group().startswith("Pass"), found.group()
+        for number, title in LONG_TESTS.items():
+            assert re.search(rf"#{number} +\[{title}\]", guest.text), f"{title} was not seen"
+        guest.send("\x1b")  # Escape: resets the machine
+        assert guest.ended() == 0
+print("ok")
