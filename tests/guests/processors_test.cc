@@ -15,7 +15,7 @@
 namespace transom::tests {
 namespace {
 
-constexpr unsigned QEMU_SECONDS = 60, FATAL_SECONDS = 5; // how long a run may take; one that is known not to end
+constexpr unsigned QEMU_SECONDS = 60, FATAL_SECONDS = 3; // how long a run may take; one that is known not to end
 
 struct Accepted {
   bool nothing = false; // the guest as a whole ends early
