@@ -184,7 +184,7 @@ void single_steps() {
 // --- faults during delivery
 alignas(16) u8 df_stack[4096];
 CODE(divide, "xor %ecx, %ecx\ndiv %ecx");
-CODE(page_fault, "mov 0x40000000000, %eax");
+CODE(page_fault, "movabs 0x40000000000, %eax");
 CODE(protection, "mov $0x1ff8, %eax\nmov %eax, %ds");
 CODE(undefined, "ud2\nnop\nnop\nnop");
 CODE(soft_int, "int $0x62");

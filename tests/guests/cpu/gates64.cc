@@ -109,7 +109,7 @@ void stacks() {
 CODE(call_gate, "lcall *(%rdi)");
 CODE(jump_gate, "ljmp *(%rdi)");
 CODE(through, "mov %rsp, %rax\nmov %ss, %ebx\nmov %cs, %ecx");
-CODE(and_back, "rex.W lret");
+CODE(and_back, "lretq");
 struct [[gnu::packed]] {
   u32 offset;
   u16 selector;
@@ -170,8 +170,8 @@ void call_gates() {
 
 CODE(iret64, "iretq");
 CODE(iret32, "iretl");
-CODE(far_return, "rex.W lret");
-CODE(far_return8, "rex.W lret $8");
+CODE(far_return, "lretq");
+CODE(far_return8, "lretq $8");
 void returns() {
   const auto with = [](Program p, word ip, word cs, word flags, word sp, word ss, word now = FLAGS) {
     State s = kernel(p);

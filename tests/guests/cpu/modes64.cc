@@ -237,10 +237,10 @@ low_code:
   movl $1, 0x500
   int $0x70
   mov $0x110000, %esi
-  addr32 movl %fs:(%esi), %eax   # FS still has 4 GiB
+  movl %fs:(%esi), %eax   # FS still has 4 GiB
   mov %eax, 0x508
   mov $0x10000, %esi
-  addr32 movl (%esi), %eax       # DS has 64 KiB: vector 13
+  movl (%esi), %eax       # DS has 64 KiB: vector 13
   mov $0xffff, %si
   mov %cs, %ax
   mov %ax, 0x510

@@ -78,7 +78,7 @@ extern "C" u8 tss[8192 + 256]; // the hardware's layout; an I/O permission bitma
 inline constexpr u32 TSS_LIMIT = 0x67;
 extern "C" u8 stack0_top[]; // of the TSS: handlers of ring 3 run there
 extern u8 user_stack[4096]; // of programs, by default
-inline constexpr word user_stack_top() { return reinterpret_cast<word>(user_stack) + sizeof user_stack - 64; }
+inline word user_stack_top() { return reinterpret_cast<word>(user_stack) + sizeof user_stack - 64; }
 
 // --- programs
 inline constexpr u32 END_MARK = 0x4e450b0f; // UD2 "EN"

@@ -1,5 +1,5 @@
-; A ROM that does what a Multiboot loader does last, for machines whose RAM already holds the guest: no firmware, which
-; takes seconds where KVM is nested. At INFO lies the Multiboot information, and the entry point behind it.
+; A ROM that does what a Multiboot loader does last, for machines whose RAM already holds the guest: no firmware's time,
+; and no firmware's traces. At INFO lies the Multiboot information, and the entry point behind it.
 INFO equ 0x90000
 ENTRY equ INFO + 0x7c
 
