@@ -30,7 +30,7 @@ void print_failure(const char* what) {
 }
 } // namespace
 
-bool told(const char* what) { return chosen(what, ""); }
+bool asked_for(const char* what) { return chosen(what, ""); }
 
 void print(const char* text) {
   const char* end = text;

@@ -34,7 +34,7 @@ struct Part {
   void (*run)();
 };
 void run_part(const Part& part);
-bool told(const char* what); // the command line has it
+bool asked_for(const char* what); // the command line has it
 template <unsigned N>
 void run_parts(const Part (&parts)[N]) {
   for (const Part& part : parts) run_part(part);
