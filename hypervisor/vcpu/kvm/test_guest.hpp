@@ -207,6 +207,44 @@ class KvmGuest : public ::testing::Test {
     EXPECT_EQ(vcpu_->failure(), "");
     return result;
   }
+  // A processor takes a pending interrupt between the two instructions behind STI. Emulations of KVM look for it now
+  // and then only; guests that open such small windows do not work there.
+  bool misses_interrupt_windows() {
+    put<u32>(4 * 0x40, 0x3000);
+    code({0xfe, 0xc3, 0xcf}, 0x3000);     // inc bl; iret
+    code({0xfb, 0x90, 0x90, 0xfa, 0xf4}); // sti; nop; nop; cli; hlt
+    start(registers_16());
+    platform_.interrupt = 0x40;
+    run();
+    platform_.interrupt = -1;
+    return (gpr(RBX) & 0xff) == 0;
+  }
+  // Some emulations of KVM never come back from this instruction by themselves.
+  bool hangs_on(std::initializer_list<int> instruction) {
+    for (u32 n = 0; n < 256; ++n) put<u32>(4 * n, 0x3000);
+    code({0xcf}, 0x3000);
+    code(instruction);
+    code({0xf4}, CODE + instruction.size());
+    start(registers_16());
+    std::mutex mutex;
+    std::condition_variable over;
+    bool done = false;
+    std::thread watchdog([&] {
+      std::unique_lock<std::mutex> held(mutex);
+      while (!over.wait_for(held, std::chrono::seconds(5), [&] { return done; })) {
+        flag_.fetch_or(Vcpu::LEAVE);
+        vcpu_->kick();
+      }
+    });
+    const RunResult result = vcpu_->run();
+    {
+      const std::lock_guard<std::mutex> held(mutex);
+      done = true;
+    }
+    over.notify_one();
+    watchdog.join();
+    return result == RunResult::exited;
+  }
   u64 gpr(u32 n) { return vcpu_->registers().gpr[n]; }
 
   u8* memory_;

@@ -30,6 +30,8 @@ void print_failure(const char* what) {
 }
 } // namespace
 
+bool asked_for(const char* what) { return chosen(what, ""); }
+
 void print(const char* text) {
   const char* end = text;
   while (*end != 0) ++end;

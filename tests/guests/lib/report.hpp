@@ -34,6 +34,7 @@ struct Part {
   void (*run)();
 };
 void run_part(const Part& part);
+bool asked_for(const char* what); // the command line has it
 template <unsigned N>
 void run_parts(const Part (&parts)[N]) {
   for (const Part& part : parts) run_part(part);
@@ -70,7 +71,13 @@ inline void put8(u64 address, u8 v) { at<u8>(address) = v; }
 inline void put16(u64 address, u16 v) { at<u16>(address) = v; }
 inline void put32(u64 address, u32 v) { at<u32>(address) = v; }
 inline void put64(u64 address, u64 v) { at<u64>(address) = v; }
-inline void enable() { asm volatile("sti; nop" : : : "memory"); }
+// Emulations of KVM may look for interrupts every few hundred instructions only: the command line "patient" lets so
+// many pass before interrupts can be disabled again.
+inline u32 patience = 0;
+inline void enable() {
+  asm volatile("sti; nop" : : : "memory");
+  for (u32 n = 0; n < patience; ++n) asm volatile("nop" : : : "memory");
+}
 inline void disable() { asm volatile("cli" : : : "memory"); }
 inline u64 time_stamp() {
   u32 low, high;
