@@ -31,7 +31,7 @@ extern "C" void on_vector(Frame* frame) {
 
 extern "C" void run_guest(u32 magic, u32 info) {
   boot_magic = magic, boot_info = info;
-  if (asked_for("patient")) patience = 300;
+  patient = asked_for("patient");
   guest_main();
   finish();
 }

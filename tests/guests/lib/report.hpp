@@ -71,12 +71,12 @@ inline void put8(u64 address, u8 v) { at<u8>(address) = v; }
 inline void put16(u64 address, u16 v) { at<u16>(address) = v; }
 inline void put32(u64 address, u32 v) { at<u32>(address) = v; }
 inline void put64(u64 address, u64 v) { at<u64>(address) = v; }
-// Emulations of KVM may look for interrupts every few hundred instructions only: the command line "patient" lets so
-// many pass before interrupts can be disabled again.
-inline u32 patience = 0;
+// Emulations of KVM may look for interrupts only now and then, and at an exit: the command line "patient" makes one
+// before interrupts can be disabled again.
+inline bool patient = false;
 inline void enable() {
   asm volatile("sti; nop" : : : "memory");
-  for (u32 n = 0; n < patience; ++n) asm volatile("nop" : : : "memory");
+  if (patient) in8(0x80);
 }
 inline void disable() { asm volatile("cli" : : : "memory"); }
 inline u64 time_stamp() {
