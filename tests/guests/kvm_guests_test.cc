@@ -62,6 +62,23 @@ TEST_F(KvmInterrupts, ThePicInDom0ObeysEveryCommandWord) {
 }
 TEST_F(KvmInterrupts, TheApicTakesTimerEdgesAndLevels) { run_guest_of_interrupts({"apic.elf", test_devices(2)}); }
 TEST_F(KvmInterrupts, TheUartInterrupts) { run_guest_of_interrupts({"uart.elf"}); }
+TEST_F(KvmInterrupts, ThePitCountsInEveryMode) { run_guest_of_interrupts({"pit.elf"}); }
+TEST_F(KvmInterrupts, AllDevicesInterruptAPicInDom0) {
+  GuestRun guest{"devices.elf", test_devices() + PIC_DOM0};
+  guest.disk = std::string(65536, 'd');
+  run_guest_of_interrupts(guest);
+}
+TEST_F(KvmInterrupts, DmaOverHotCodeIsAlwaysTheNewCode) {
+  GuestRun guest{"hot_disk.elf"};
+  for (unsigned sector = 0; sector < 64; ++sector) { // mov eax, 1000 + sector; ret
+    std::string text(512, '\xcc');
+    const unsigned value = 1000 + sector;
+    text[0] = '\xb8', text[5] = '\xc3';
+    std::memcpy(text.data() + 1, &value, 4);
+    guest.disk += text;
+  }
+  run_guest_of_interrupts(guest);
+}
 TEST_F(KvmGuests, TheResetVectorLeadsToRealAndProtectedMode) {
   if (hangs_on({0xcd, 0x80})) GTEST_SKIP() << "this KVM does not come back from INT 80h";
   GuestRun guest{"real_mode.bin"};
