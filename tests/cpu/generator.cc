@@ -196,6 +196,21 @@ void Generator::fix_control(Case& c, unsigned offset, const ZydisDecodedInstruct
     case ZYDIS_MNEMONIC_POPFQ: // no TF
       poke(c, c.initial.gpr[soft::RSP] + data_base(mode_), r.next() & 0x24'4cd5);
       break;
+    case ZYDIS_MNEMONIC_CMPXCHG: // chance would hardly make them equal
+      if (block_ || r.percent(50)) break;
+      poke(c, memory_target, c.initial.gpr[soft::RAX]);
+      if (operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_number(operands[0].reg.value) >= 0)
+        c.initial.gpr[gpr_number(operands[0].reg.value)] = c.initial.gpr[soft::RAX];
+      break;
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+      if (block_ || r.percent(50)) break;
+      poke(c, memory_target, static_cast<u32>(c.initial.gpr[soft::RAX]) | c.initial.gpr[soft::RDX] << 32);
+      break;
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+      if (block_ || r.percent(50)) break;
+      poke(c, memory_target, c.initial.gpr[soft::RAX]);
+      poke(c, memory_target + 8, c.initial.gpr[soft::RDX]);
+      break;
     case ZYDIS_MNEMONIC_ENTER: put_bytes(c, offset + insn.raw.imm[0].offset, r.below(64), 2); break;
     default: break;
   }
