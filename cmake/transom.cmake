@@ -43,15 +43,21 @@ function(transom_label_target target)
   endforeach()
 endfunction()
 
-# transom_test(NAME SOURCES... [LIBS libs...] [LABELS labels...]): one GoogleTest program; every TEST is a ctest of its own.
-# Labels that ./dev knows: thread (runs under TSan too); long (only with --long); the rest say which part is tested.
+# transom_test(NAME SOURCES... [LIBS libs...] [LABELS label] [LONG filter]): one GoogleTest program; every TEST is a ctest
+# of its own. Labels that ./dev knows: thread (runs under TSan too); long (only with --long; LONG gives it to the tests that
+# match); the rest say which part is tested.
 function(transom_test name)
-  cmake_parse_arguments(T "" "" "LIBS;LABELS" ${ARGN})
+  cmake_parse_arguments(T "" "LABELS;LONG" "LIBS" ${ARGN})
   add_executable(${name} ${T_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${T_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_compile_definitions(${name} PRIVATE TRANSOM_PLUGIN_DIR="${TRANSOM_PLUGIN_DIR}" TRANSOM_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
-  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${T_LABELS}")
+  if(T_LONG)
+    gtest_discover_tests(${name} TEST_PREFIX "${name}." TEST_FILTER "${T_LONG}" TEST_LIST ${name}_LONG DISCOVERY_TIMEOUT 60
+                         PROPERTIES LABELS long)
+    set(rest TEST_FILTER "-${T_LONG}")
+  endif()
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." ${rest} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${T_LABELS}")
   transom_label_target(${name} ${T_LABELS})
 endfunction()
 
