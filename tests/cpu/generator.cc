@@ -69,6 +69,8 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
 
 u64 Generator::data_address(unsigned size) {
   Random& r = random_;
+  // In blocks few fault: what came before must be right then, also flags that nobody else would have seen.
+  if (block_ && r.percent(2)) return (r.percent(50) ? DATA + DATA_WRITABLE : DATA + DATA_SIZE) - r.below(size + 1);
   if (block_) return DATA + 0x100 + (r.below(DATA_WRITABLE - 0x400) & ~(r.percent(85) ? 15u : 0u));
   const u32 what = r.below(100);
   if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
