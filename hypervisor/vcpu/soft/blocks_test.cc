@@ -191,6 +191,20 @@ TEST(Blocks, ARequestThatAnOutMakesComesBeforeTheNextInstruction) {
   EXPECT_EQ(m.gpr(RAX) & 0xff, 1u);
 }
 
+// Whoever spins with a lock in its hand between two pauses would never let another processor have it.
+TEST(Blocks, APauseGivesTheTurnUpBeforeTheNextInstruction) {
+  TestMachine m;
+  m.code({0x83, 0xf8, 0x00, 0xf3, 0x90, 0xb0, 1, 0xf4}); // cmp eax,0; pause; mov al,1; hlt
+  m.start_32();
+  m.platform.on_pause = [&] { m.vcpu.exit_flag() |= Vcpu::LEAVE; };
+  EXPECT_EQ(m.vcpu.run(), RunResult::exited);
+  EXPECT_EQ(m.vcpu.registers().rip, CODE + 5);
+  EXPECT_NE(m.vcpu.registers().rflags & FLAG_ZF, 0u);
+  EXPECT_EQ(m.gpr(RAX) & 0xff, 0u);
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.gpr(RAX) & 0xff, 1u);
+}
+
 TEST(Blocks, TheA20GateFoldsTheSecondMegabyte) {
   TestMachine m;
   m.code({0x66, 0x8b, 0x06, 0xf4}); // mov ax,[esi]

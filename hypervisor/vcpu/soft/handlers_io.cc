@@ -10,9 +10,9 @@ namespace transom::soft {
 
 namespace {
 
-// A port access may have changed the memory map (A20, PAM), asked for a reset (CF9h) or raised an interrupt: then the
+// Behind a call of the platform. A port access may have changed the memory map (A20, PAM), asked for a reset (CF9h) or raised an interrupt: then the
 // block ends here, and none of its other instructions runs before that is served.
-const Insn* after_port(Cpu& cpu, const Insn* i) {
+const Insn* after_exit(Cpu& cpu, const Insn* i) {
   cpu.blocks->after_exit(cpu);
   const bool asked = cpu.exit_flag->load(std::memory_order_relaxed) != 0;
   if (!asked && !cpu.leave && !cpu.blocks->flush_pending()) return next(cpu, i);
@@ -33,7 +33,7 @@ const Insn* in(Cpu& cpu, const Insn* i) {
   check_io_permission(cpu, port, sizeof(T));
   watched(cpu, port, sizeof(T));
   set_reg<T>(cpu, RAX, static_cast<T>(cpu.platform->pio_read(port, sizeof(T))));
-  return after_port(cpu, i);
+  return after_exit(cpu, i);
 }
 template <class T, bool Immediate>
 const Insn* out(Cpu& cpu, const Insn* i) {
@@ -42,7 +42,7 @@ const Insn* out(Cpu& cpu, const Insn* i) {
   check_io_permission(cpu, port, sizeof(T));
   watched(cpu, port, sizeof(T));
   cpu.platform->pio_write(port, sizeof(T), reg<T>(cpu, RAX));
-  return after_port(cpu, i);
+  return after_exit(cpu, i);
 }
 
 template <class T, bool In>
@@ -86,11 +86,11 @@ const Insn* string_io(Cpu& cpu, const Insn* i) {
   if constexpr (!Rep) {
     one_element<T, In>(cpu, i, port);
     advance(cpu, i, pointer, step(cpu, sizeof(T)));
-    return after_port(cpu, i);
+    return after_exit(cpu, i);
   }
   for (;;) {
     const u64 count = cpu.gpr[RCX] & address_mask(i);
-    if (count == 0) return after_port(cpu, i);
+    if (count == 0) return after_exit(cpu, i);
     const bool stepping = (cpu.rflags & FLAG_TF) != 0 || cpu.tlb == cpu.slow_tlb;
     u64 done = stepping ? 0 : run_of_elements<T, In>(cpu, i, port, count);
     if (done == 0) {
@@ -99,7 +99,7 @@ const Insn* string_io(Cpu& cpu, const Insn* i) {
     }
     advance(cpu, i, pointer, step(cpu, sizeof(T)) * done);
     advance(cpu, i, RCX, ~done + 1);
-    if (done == count) return after_port(cpu, i);
+    if (done == count) return after_exit(cpu, i);
     if (interrupted(cpu)) return resume_later(cpu, i);
   }
 }
@@ -146,9 +146,11 @@ Handler pick_string(unsigned size, bool is_in, bool rep) {
 
 } // namespace
 
+// The turn is given up right here: SeaBIOS frees its lock, pauses and takes it again.
 const Insn* spin_hint(Cpu& cpu, const Insn* i) {
+  cpu.current = i;
   cpu.platform->pause();
-  return next(cpu, i);
+  return after_exit(cpu, i);
 }
 
 Selection select_io(const Decoded& d) {

@@ -86,8 +86,10 @@ Selection select_group(Decoded& d) {
 
 Selection no_op(const Decoded& d) {
   Selection s;
-  if (!d.lock) s.handler = d.map == MAP_ONE && d.rep ? spin_hint : no_operation;
-  s.reads = 0;
+  if (d.lock) return s;
+  const bool pause = d.map == MAP_ONE && d.rep;
+  s.handler = pause ? spin_hint : no_operation;
+  if (!pause) s.reads = 0;
   return s;
 }
 

@@ -41,6 +41,9 @@ struct RecordingPlatform : VcpuPlatform {
     if (record) ports.push_back({false, port, width, value});
     if (on_out) on_out(port, width, value);
   }
+  void pause() override {
+    if (on_pause) on_pause();
+  }
   void pio_run(const PioRun& run) override {
     runs.push_back(run);
     for (u32 n = 0; n < run.count; ++n) {
@@ -103,6 +106,7 @@ struct RecordingPlatform : VcpuPlatform {
   std::vector<int> interrupts;
   std::function<u32(u16, u32)> on_in;
   std::function<void(u16, u32, u32)> on_out;
+  std::function<void()> on_pause;
   std::function<u64(u64, u32)> on_mmio_read;
   std::function<PhysPage(u64)> on_page;
   u64 hypercall_answer = 0, tsc_value = 0, a20 = ~u64{0};
