@@ -256,9 +256,11 @@ void shootdown() {
     flushed = 0;
     send(0, OTHERS | 0x52);
     if (!wait_until([] { return flushed == count - 1; })) die("no answer to a shootdown");
-    for (u32 cpu = 1; cpu < count; ++cpu) answers[cpu] = 0;
     for (u32 cpu = 1; cpu < count; ++cpu) {
-      wait_until([=] { return answers[cpu] != 0; });
+      for (u32 twice = 0; twice < 2; ++twice) { // the first may have been loaded before the flush and stored behind it
+        answers[cpu] = 0;
+        wait_until([=] { return answers[cpu] != 0; });
+      }
       right &= answers[cpu] == 100 + n % 16;
     }
   }
