@@ -16,7 +16,7 @@ class LapicTest : public testing::Test {
  protected:
   LapicTest()
       : apic(3, true,
-             {[this] { return now; },
+             {[this] { return now += step; },
               [this](const InterruptMessage& m, u32 shorthand) { sent.emplace_back(m, shorthand); },
               [this](u8 vector) { eois.push_back(vector); }, [] {}, [this] { ++nmis; }, [this] { ++inits; },
               [this](u8 vector) { start_ups.push_back(vector); }}) {
@@ -32,7 +32,7 @@ class LapicTest : public testing::Test {
     now = time;
   }
 
-  u64 now = 1'000'000;
+  u64 now = 1'000'000, step = 0; // `step`: how far the clock runs from one look to the next
   std::vector<std::pair<InterruptMessage, u32>> sent;
   std::vector<u8> eois;
   int nmis = 0, inits = 0;
@@ -83,6 +83,31 @@ TEST_F(LapicTest, InitLeavesIdBaseAndEnableAndResetsTheRest) { // [10.4.7.3]
   EXPECT_EQ(apic.read(TPR), 0u);
   EXPECT_EQ(apic.read(LVT_TIMER), 0x10000u);
   EXPECT_FALSE(bit(IRR, 0x60));
+}
+
+// The host may take the processor away between two looks at the clock.
+TEST_F(LapicTest, AOneShotTimerComesHoweverLateItIsArmed) {
+  apic.write(LVT_TIMER, 0x40);
+  apic.write(DIVIDE, 0xb);
+  step = 5'000'000;
+  apic.write(INITIAL, 1000); // a microsecond
+  step = 0;
+  run_to(now + 1'000'000);
+  EXPECT_EQ(apic.acknowledge(), 0x40);
+  apic.write(EOI, 0);
+  apic.write(INITIAL, 4'000'000);
+  step = 3'000'000;
+  apic.write(DIVIDE, 0xb); // starts it again
+  step = 0;
+  run_to(now + 10'000'000);
+  EXPECT_EQ(apic.acknowledge(), 0x40);
+  apic.write(EOI, 0);
+  apic.write(INITIAL, 4'000'000);
+  step = 3'000'000;
+  apic.write(LVT_TIMER, 0x41); // one look before it is due, the next one after it
+  step = 0;
+  run_to(now + 10'000'000);
+  EXPECT_EQ(apic.acknowledge(), 0x41);
 }
 
 TEST_F(LapicTest, TaskPriorityMasksItsClassAndBelow) { // [10.8.3.1]

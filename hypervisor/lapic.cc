@@ -99,10 +99,11 @@ u32 Lapic::read(u32 offset) {
 void Lapic::write(u32 offset, u32 value) {
   if (offset >= LVT_TIMER && offset <= LVT_ERROR) {
     const u32 n = (offset - LVT_TIMER) >> 4;
-    if (n == 1) return;                    // thermal sensor: absent
-    if (n == TIMER) expire(wiring_.now()); // what is due already is due by the old mode
+    if (n == 1) return; // thermal sensor: absent
+    const u64 now = wiring_.now();
+    if (n == TIMER) expire(now); // what is due already is due by the old mode
     lvt_[n] = (value & LVT_WRITABLE[n]) | (software_enabled() ? 0 : MASKED);
-    if (n == TIMER) arm_timer(timer_start_);
+    if (n == TIMER) arm_timer(timer_start_, now);
     wiring_.changed();
     return;
   }
@@ -122,17 +123,17 @@ void Lapic::write(u32 offset, u32 value) {
     case ICR_LOW: write_icr(value); break;
     case ICR_HIGH: icr_high_ = value & 0xff00'0000; break;
     case INITIAL_COUNT:
-      expire(wiring_.now());
-      initial_count_ = value;
-      arm_timer(wiring_.now());
+    case DIVIDE: {
+      const u64 now = wiring_.now();
+      expire(now);
+      if (offset == DIVIDE)
+        divide_ = value & 0xb;
+      else
+        initial_count_ = value;
+      arm_timer(now, now);
       wiring_.changed();
       break;
-    case DIVIDE:
-      expire(wiring_.now());
-      divide_ = value & 0xb;
-      arm_timer(wiring_.now());
-      wiring_.changed();
-      break;
+    }
     case VERSION_REG:
     case PPR:
     case APR:
@@ -284,7 +285,8 @@ u64 Lapic::tick_ns() const { // divide configuration: bits 3, 1, 0 = log2(diviso
   return BUS_NS << ((code + 1) & 7);
 }
 
-void Lapic::arm_timer(u64 from) {
+// One look at the clock for a whole change: a count that runs out between two would be lost.
+void Lapic::arm_timer(u64 from, u64 now) {
   timer_start_ = from;
   const u64 period = u64{initial_count_} * tick_ns();
   if (initial_count_ == 0 || period == 0) {
@@ -293,7 +295,6 @@ void Lapic::arm_timer(u64 from) {
   }
   deadline_ = from + period;
   // A mode change may find the count long over: the next period of a periodic timer, nothing for a one-shot.
-  const u64 now = wiring_.now();
   if (deadline_ <= now)
     deadline_ = (lvt_[TIMER] & LVT_PERIODIC) != 0 ? from + ((now - from) / period + 1) * period : ~u64{0};
 }

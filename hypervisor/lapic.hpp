@@ -77,7 +77,7 @@ class Lapic {
   void fire_lvt(u32 lvt);
   bool accepts(DeliveryMode mode) const;
   void raise_error(u32 esr_bit);
-  void arm_timer(u64 from);
+  void arm_timer(u64 from, u64 now);
   u32 current_count() const;
   u64 tick_ns() const;
 
