@@ -10,8 +10,8 @@ namespace transom::soft {
 
 namespace {
 
-// Behind a call of the platform. A port access may have changed the memory map (A20, PAM), asked for a reset (CF9h) or raised an interrupt: then the
-// block ends here, and none of its other instructions runs before that is served.
+// Behind a call of the platform. A port access may have changed the memory map (A20, PAM), asked for a reset (CF9h) or
+// raised an interrupt: then the block ends here, and none of its other instructions runs before that is served.
 const Insn* after_exit(Cpu& cpu, const Insn* i) {
   cpu.blocks->after_exit(cpu);
   const bool asked = cpu.exit_flag->load(std::memory_order_relaxed) != 0;
