@@ -15,6 +15,7 @@
 #include "control/runtime_folder.hpp"
 #include "control/supervisor.hpp"
 #include "hypervisor/vcpu/kvm/calibrate.hpp"
+#include "hypervisor/vcpu/kvm/split_irqchip.hpp"
 
 namespace {
 
@@ -62,11 +63,16 @@ Result<std::vector<Setting>> settings_of(const RunArguments& a) {
   return settings;
 }
 
-// "auto" is measured now, before any thread or process of the domain exists.
+// "auto" is measured now, and the kernel's local APICs are tried, before any thread or process of the domain exists.
 Result<void> decide_cpu(Config& config) {
-  if (config.cpu == "kvm") {
+  if (config.cpu.rfind("kvm", 0) == 0) {
     const std::string obstacle = kvm_obstacle();
-    if (!obstacle.empty()) return error("cpu = \"kvm\": " + obstacle);
+    if (!obstacle.empty()) return error(fmt::format("cpu = \"{}\": {}", config.cpu, obstacle));
+  }
+  if (config.cpu == "kvm:split") {
+    // The kernel's local APICs would interrupt a debugger's single steps.
+    const std::string obstacle = config.debug.gdb ? "it has no debugger" : split_irqchip_obstacle();
+    if (!obstacle.empty()) return error("cpu = \"kvm:split\": " + obstacle + "; use \"kvm\"");
   }
   if (config.cpu != "auto") return {};
   const CpuChoice choice = choose_cpu(measure_kvm());
@@ -153,7 +159,7 @@ int command_line(int argc, char** argv) {
     run_command->add_option(option, value, help)->take_last();
   };
   once("--memory", arguments.memory, "such as 512M");
-  once("--cpu", arguments.cpu, "auto, kvm, soft, soft:interp");
+  once("--cpu", arguments.cpu, "auto, kvm, kvm:split, soft, soft:interp");
   once("--kernel", arguments.kernel, "boot this kernel directly");
   once("--initrd", arguments.initrd, "with this initial RAM disk");
   once("--cmdline", arguments.cmdline, "and this command line");

@@ -30,7 +30,7 @@ Board::Board(const DomainMemory& memory, const DomainPlan& plan, Turns* turns)
             auto& bits = page_of(f.server).devices[f.device].bus_master;
             enabled ? bits.fetch_or(1u << f.index) : bits.fetch_and(~(1u << f.index));
           }),
-      ioapic_([this](const InterruptMessage& m) { return send_interrupt(m); }) {
+      ioapic_([this](const InterruptMessage& m) { return send_interrupt(m); }, [this] { tell_level_messages(); }) {
   routes_.fill(VDEV_ROUTE_NONE);
   irqs_.resize(1 + memory.server_count());
   local_effects_ = std::make_unique<EffectReader>(page_of(SERVER_HYPERVISOR));
@@ -309,6 +309,7 @@ void Board::set_route(u32 link, u32 line) {
 }
 
 bool Board::send_interrupt(const InterruptMessage& message) {
+  if (sink_ != nullptr) return sink_->send(message);
   if (message.mode == DeliveryMode::lowest) { // one of those addressed; the first will do [SDM 3A 10.6.2.4]
     for (auto& lapic : lapics_)
       if (lapic->addressed(message)) {
@@ -364,12 +365,19 @@ StartEvents Board::take_start(u32 vcpu) {
   return events;
 }
 
+void Board::tell_level_messages() {
+  if (sink_ != nullptr) sink_->set_level_messages(ioapic_.level_messages());
+}
+
+// Local APICs that are not the board's decide for themselves when they take it.
+bool Board::pic_accepted() { return sink_ != nullptr || lapics_[0]->accepts_pic(); }
+
 void Board::refresh_interrupts() {
   const bool intr = lines_[LINE_INTR] != 0;
   ioapic_.retry();
   lapics_[0]->set_ext_int(intr && ioapic_.ext_int_active());
   for (u32 v = 0; v < lapics_.size(); ++v) {
-    const bool pending = lapics_[v]->pending_vector() >= 0 || (v == 0 && intr && lapics_[0]->accepts_pic());
+    const bool pending = lapics_[v]->pending_vector() >= 0 || (v == 0 && intr && pic_accepted());
     const bool before = vcpus_[v].interrupt.exchange(pending, std::memory_order_acq_rel);
     if ((pending && !before) || vcpus_[v].nmi.load(std::memory_order_relaxed)) kick(v, EXIT_LOOK);
   }
@@ -377,7 +385,7 @@ void Board::refresh_interrupts() {
 
 int Board::acknowledge(u32 vcpu, Lock& held) {
   int vector = lapics_[vcpu]->acknowledge();
-  if (vector < 0 && vcpu == 0 && has_pic_ && lines_[LINE_INTR] != 0 && lapics_[0]->accepts_pic()) {
+  if (vector < 0 && vcpu == 0 && has_pic_ && lines_[LINE_INTR] != 0 && pic_accepted()) {
     if (pic_.server == SERVER_HYPERVISOR) {
       vector = local_->acknowledge(pic_.device);
     } else {
@@ -420,6 +428,7 @@ void Board::reset() {
   for (u32 link = 0; link < routes_.size(); ++link) set_route(link, VDEV_ROUTE_NONE);
   for (auto& lapic : lapics_) lapic->reset();
   ioapic_.reset();
+  tell_level_messages();
   map_.reset();
   pci_.reset();
   a20_sources_.fill(0);

@@ -15,6 +15,7 @@
 
 #include "core/device_host.hpp"
 #include "core/domain_memory.hpp"
+#include "hypervisor/interrupt_sink.hpp"
 #include "hypervisor/ioapic.hpp"
 #include "hypervisor/lapic.hpp"
 #include "hypervisor/memory_map.hpp"
@@ -47,6 +48,9 @@ class Board {
 
   // Before the guest runs. After a vCPU's exit flag was raised; any thread, board lock perhaps held.
   void on_kick(std::function<void(u32 vcpu)> kick) { kick_ = std::move(kick); }
+  // Before the guest runs. The processors' local APICs, if they are not the board's; null: they are.
+  void use_apics(InterruptSink* sink) { sink_ = sink; }
+  bool has_apics() const { return sink_ == nullptr; }
   // Before the guest runs: creates the devices placed here, then takes in the sheets of all servers.
   Result<void> create_local_devices(std::function<void(u32, const std::string&, const char*)> log);
   Result<void> take_in_sheets();
@@ -75,6 +79,7 @@ class Board {
   Lapic& lapic(u32 vcpu) { return *lapics_[vcpu]; }
   const Ioapic& ioapic() const { return ioapic_; }
   void write_ioapic(u64 offset, u32 value);
+  void end_of_interrupt(u8 vector) { ioapic_.end_of_interrupt(vector); } // from APICs that are not the board's
   DeviceHost& local() { return *local_; }
   void settle(); // apply everything that any host has committed; after each access to a device
   // Without the lock, before the vCPU goes on: a line that was lowered has reached a PIC that lives elsewhere, so that
@@ -124,6 +129,8 @@ class Board {
   bool drain(u32 host);
   void set_route(u32 link, u32 line);
   void refresh_interrupts();
+  bool pic_accepted();
+  void tell_level_messages();
   void refresh_deadline();
   bool send_interrupt(const InterruptMessage& message);
   void deliver_init(u32 vcpu);
@@ -165,6 +172,7 @@ class Board {
   std::array<VcpuWires, MAX_VCPUS> vcpus_;
   std::atomic<u32> requests_{0};
   std::function<void(u32)> kick_;
+  InterruptSink* sink_ = nullptr;
   std::atomic<u64> next_deadline_{~u64{0}};
 };
 

@@ -10,6 +10,11 @@ constexpr u64 READ_ONLY = REMOTE_IRR | DELIVERY_STATUS; // [3.2.4]
 constexpr u64 WRITABLE = 0xff00'0000'0001'ffff & ~READ_ONLY;
 constexpr u64 EOI = 0x40;                                       // register that version 20h adds
 constexpr u32 VERSION = 0x0000'0020 | (Ioapic::PINS - 1) << 16; // [3.2.2]
+
+InterruptMessage message_of(u64 entry) {
+  return {static_cast<u8>(entry), static_cast<DeliveryMode>(entry >> 8 & 7), (entry & LEVEL) != 0, (entry & 0x800) != 0,
+          static_cast<u8>(entry >> 56)};
+}
 } // namespace
 
 void Ioapic::reset() {
@@ -41,6 +46,7 @@ void Ioapic::write(u64 offset, u32 value) {
   const u64 mask = WRITABLE & (u64{0xffff'ffff} << shift);
   entry = (entry & ~mask) | (u64{value} << shift & mask);
   if ((entry & LEVEL) == 0) entry &= ~REMOTE_IRR; // an edge pin has no remote IRR
+  if (changed_) changed_();
   if ((entry & LEVEL) != 0) service(pin);
 }
 
@@ -58,8 +64,7 @@ void Ioapic::service(u32 pin) {
   const bool level = (entry & LEVEL) != 0;
   refused_ &= ~(1u << pin);
   if ((entry & MASKED) != 0 || (level && ((entry & REMOTE_IRR) != 0 || (levels_ >> pin & 1) == 0))) return;
-  InterruptMessage m{static_cast<u8>(entry), static_cast<DeliveryMode>(entry >> 8 & 7), level, (entry & 0x800) != 0,
-                     static_cast<u8>(entry >> 56)};
+  const InterruptMessage m = message_of(entry);
   if (m.mode == DeliveryMode::ext_int) return; // the vector comes from the PIC: see ext_int_active()
   const bool taken = send_(m);
   if (level && taken) entry |= REMOTE_IRR;
@@ -77,6 +82,13 @@ void Ioapic::end_of_interrupt(u8 vector) {
     entry &= ~REMOTE_IRR;
     service(pin); // still asserted: once more
   }
+}
+
+Ioapic::LevelMessages Ioapic::level_messages() const {
+  LevelMessages messages;
+  for (u32 pin = 0; pin < PINS; ++pin)
+    if ((redirection_[pin] & LEVEL) != 0) messages[pin] = message_of(redirection_[pin]);
+  return messages;
 }
 
 bool Ioapic::ext_int_active() const {

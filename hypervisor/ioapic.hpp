@@ -4,6 +4,7 @@
 
 #include <array>
 #include <functional>
+#include <optional>
 
 #include "core/types.hpp"
 #include "hypervisor/lapic.hpp"
@@ -17,7 +18,11 @@ class Ioapic {
 
   // Delivers to whichever local APICs the message addresses; false when none took it.
   using Send = std::function<bool(const InterruptMessage&)>;
-  explicit Ioapic(Send send) : send_(std::move(send)) { reset(); }
+  // `changed`, if any: before the first message of a redirection entry that was written.
+  explicit Ioapic(Send send, std::function<void()> changed = {})
+      : send_(std::move(send)), changed_(std::move(changed)) {
+    reset();
+  }
 
   void reset();
   u32 read(u64 offset) const; // IOREGSEL at 0, IOWIN at 10h
@@ -28,10 +33,15 @@ class Ioapic {
   // A pin is routed in ExtINT mode and active: INTA has to come from the PIC.
   bool ext_int_active() const;
 
+  // What each level-triggered pin sends, masked or not: an interrupt that was masked while in service ends too.
+  using LevelMessages = std::array<std::optional<InterruptMessage>, PINS>;
+  LevelMessages level_messages() const;
+
  private:
   void service(u32 pin);
 
   Send send_;
+  std::function<void()> changed_;
   u32 select_ = 0, id_ = 0;
   u32 refused_ = 0; // bit per pin, see retry()
   u32 levels_ = 0;  // of the input pins; polarity is not modelled: 1 is active

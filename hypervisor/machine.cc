@@ -52,7 +52,8 @@ void log_device(u32 level, const std::string& device, const char* text) {
 }
 
 std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMemory& memory, KvmBackend::Memory map) {
-  if (plan.cpu == "kvm") return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model);
+  if (plan.cpu == "kvm" || plan.cpu == "kvm:split")
+    return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model, plan.cpu == "kvm:split");
   return std::make_unique<SoftBackend>(memory.code(), plan.cpu_model);
 }
 
@@ -94,7 +95,9 @@ Result<void> Machine::prepare() {
   }
   if (!plan_.boot.firmware.empty())
     if (auto loaded = board_.memory_map().load_firmware(plan_.boot.firmware); !loaded) return loaded;
-  return backend_->open();
+  if (auto opened = backend_->open(); !opened) return opened;
+  board_.use_apics(backend_->interrupt_sink());
+  return {};
 }
 
 Result<void> Machine::wait_for_servers(int control) {

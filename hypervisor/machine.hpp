@@ -65,6 +65,7 @@ class Machine {
   firmware::FwCfg fw_cfg_;
   Standstill standstill_;
   std::array<Processor, MAX_VCPUS> processors_;
+  std::atomic<u32> vcpus_made_{0};          // or failed to be
   std::unique_ptr<gdb::Debugger> debugger_; // null: none was asked for
 };
 

@@ -291,7 +291,7 @@ u64 Platform::apic_read(u64 gpa, u32 width, bool& mine) {
   const auto held = board_.lock();
   Lapic& lapic = board_.lapic(vcpu_);
   mine = true;
-  if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
+  if (board_.has_apics() && lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     const u32 offset = static_cast<u32>(gpa % PAGE_SIZE);
     const u64 value = u64{lapic.read(offset & ~15u)} >> (offset % 16 * 8 & 31);
     board_.settle(); // a register that does not exist is an error, which may interrupt
@@ -306,7 +306,7 @@ bool Platform::apic_write(u64 gpa, u32 width, u64 value) {
   constexpr u32 EOI = 0xb0;
   auto held = board_.lock();
   Lapic& lapic = board_.lapic(vcpu_);
-  if (lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
+  if (board_.has_apics() && lapic.enabled() && (gpa & PAGE_MASK) == (lapic.base() & PAGE_MASK)) {
     if (gpa % PAGE_SIZE == EOI) { // what was posted to a device comes before the EOI of its interrupt
       held.unlock();
       flush_posted();
@@ -355,6 +355,14 @@ void Platform::mmio_write(u64 gpa, u32 width, u64 value) {
 int Platform::interrupt_acknowledge() {
   auto held = board_.lock();
   return board_.acknowledge(vcpu_, held);
+}
+
+void Platform::interrupt_ended(u8 vector) {
+  flush_posted(); // as before an EOI that comes here itself
+  const auto held = board_.lock();
+  board_.settle();
+  board_.end_of_interrupt(vector);
+  board_.settle();
 }
 
 u8 Platform::cr8_read() {

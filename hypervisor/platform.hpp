@@ -28,6 +28,7 @@ class Platform final : public VcpuPlatform {
   bool apic_base_write(u64 value) override;
   bool x2apic_read(u32, u64&) override { return false; } // CPUID shows neither x2APIC nor TSC-deadline
   bool x2apic_write(u32, u64) override { return false; }
+  void interrupt_ended(u8 vector) override;
   u64 tsc() override { return clock_.now() + tsc_offset_; }
   bool tsc_write(u64 value) override;
   u64 hypercall(u64 number, const u64 (&args)[6], bool long_mode) override;

@@ -15,6 +15,12 @@ void Machine::vcpu_thread(u32 v) {
   if (made) {
     self.vcpu = std::move(*made);
     self.running.store(self.vcpu.get(), std::memory_order_release);
+  }
+  vcpus_made_.fetch_add(1);
+  vcpus_made_.notify_all();
+  // A start-up IPI must find its processor.
+  for (u32 made_by_now; (made_by_now = vcpus_made_.load()) != plan_.cpus;) vcpus_made_.wait(made_by_now);
+  if (made) {
     auto on = power_on(v); // the first one makes port writes, so it already belongs to this thread
     if (!on) made = tl::unexpected(on.error());
   }
@@ -41,7 +47,7 @@ Result<void> Machine::power_on(u32 v) {
   Processor& self = processors_[v];
   self.vcpu->memory_map_changed();
   self.vcpu->reset();
-  self.started = v == 0; // the others wait for a start-up IPI
+  self.started = v == 0 || !board_.has_apics(); // the others wait for a start-up IPI, here or in the backend
   if (v != 0) return {};
   fw_cfg_.reset();
   if (!plan_.boot.kernel.empty()) return direct_boot(*self.platform, *self.vcpu);
@@ -152,7 +158,12 @@ void Machine::system_reset(u32 v) {
     board_.reset();
   }
   backend_->memory_map_changed();
-  for (u32 other = 0; other < plan_.cpus; ++other) processors_[other].reset = true;
+  for (u32 other = 0; other < plan_.cpus; ++other) {
+    if (other == 0 || board_.has_apics())
+      processors_[other].reset = true;
+    else
+      processors_[other].vcpu->reset(); // now: the first one's IPIs go straight to it
+  }
   standstill_.release(true);
 }
 

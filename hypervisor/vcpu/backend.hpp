@@ -8,6 +8,8 @@
 
 namespace transom {
 
+class InterruptSink;
+
 class VcpuBackend {
  public:
   virtual ~VcpuBackend() = default;
@@ -20,6 +22,10 @@ class VcpuBackend {
 
   // What PhysPage answers has changed. Any thread, before Vcpu::memory_map_changed(), while all vCPUs stand.
   virtual void memory_map_changed() {}
+
+  // After open(): its own local APICs, to which HLT, INIT and start-up belong too, so that every vCPU runs from the
+  // beginning. Null: they are the board's.
+  virtual InterruptSink* interrupt_sink() { return nullptr; }
 
   // True: one vCPU at a time executes guest code (hypervisor/turns.hpp).
   virtual bool takes_turns() const = 0;

@@ -65,6 +65,9 @@ class VcpuPlatform {
   virtual bool x2apic_read(u32 msr, u64& value) = 0; // MSR 800h–8FFh and 6E0h; false: #GP(0)
   virtual bool x2apic_write(u32 msr, u64 value) = 0;
 
+  // Only where the backend has local APICs of its own: EOI of a level-triggered interrupt.
+  virtual void interrupt_ended(u8 /*vector*/) {}
+
   virtual u64 tsc() = 0; // derived from the domain clock
   virtual bool tsc_write(u64 value) = 0;
   // VMCALL/VMMCALL: arguments as in Xen's 64-bit (rdi rsi rdx r10 r8 r9) or 32-bit (ebx ecx edx esi edi ebp) calling

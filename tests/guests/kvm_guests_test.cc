@@ -7,6 +7,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "hypervisor/vcpu/kvm/split_irqchip.hpp"
 #include "hypervisor/vcpu/kvm/test_guest.hpp"
 #include "tests/guests/harness.hpp"
 
@@ -28,10 +29,16 @@ std::string test_devices(unsigned count = 1) {
   return text;
 }
 
-class KvmGuests : public KvmGuest {
+// With the local APICs in user space, and in the kernel.
+class KvmGuests : public KvmGuest, public ::testing::WithParamInterface<std::string> {
  protected:
+  void SetUp() override {
+    if (GetParam() == "kvm:split")
+      if (const std::string why = split_irqchip_obstacle(); !why.empty()) GTEST_SKIP() << why;
+    KvmGuest::SetUp();
+  }
   static GuestResult result_of(GuestRun guest) {
-    guest.cpu = "kvm";
+    guest.cpu = GetParam();
     guest.timeout_s = 240;
     return run_guest(guest);
   }
@@ -47,28 +54,28 @@ class KvmInterrupts : public KvmGuests {
   }
 };
 
-TEST_F(KvmGuests, ATestDeviceAnswersEveryWidth) { run_domain({"mmio.elf", test_devices()}); }
-TEST_F(KvmGuests, ItDoesSoInASingleProcess) {
+TEST_P(KvmGuests, ATestDeviceAnswersEveryWidth) { run_domain({"mmio.elf", test_devices()}); }
+TEST_P(KvmGuests, ItDoesSoInASingleProcess) {
   GuestRun guest{"mmio.elf", test_devices()};
   guest.single_process = true;
   run_domain(guest);
 }
-TEST_F(KvmGuests, HotCodeCopiedOverByADeviceIsAlwaysTheNewCode) { run_domain({"hot_code.elf", test_devices()}); }
-TEST_F(KvmInterrupts, ThePicInTheHypervisorObeysEveryCommandWord) {
+TEST_P(KvmGuests, HotCodeCopiedOverByADeviceIsAlwaysTheNewCode) { run_domain({"hot_code.elf", test_devices()}); }
+TEST_P(KvmInterrupts, ThePicInTheHypervisorObeysEveryCommandWord) {
   run_guest_of_interrupts({"pic.elf", test_devices(3) + PIC_HYPERVISOR});
 }
-TEST_F(KvmInterrupts, ThePicInDom0ObeysEveryCommandWord) {
+TEST_P(KvmInterrupts, ThePicInDom0ObeysEveryCommandWord) {
   run_guest_of_interrupts({"pic.elf", test_devices(3) + PIC_DOM0});
 }
-TEST_F(KvmInterrupts, TheApicTakesTimerEdgesAndLevels) { run_guest_of_interrupts({"apic.elf", test_devices(2)}); }
-TEST_F(KvmInterrupts, TheUartInterrupts) { run_guest_of_interrupts({"uart.elf"}); }
-TEST_F(KvmInterrupts, ThePitCountsInEveryMode) { run_guest_of_interrupts({"pit.elf"}); }
-TEST_F(KvmInterrupts, AllDevicesInterruptAPicInDom0) {
+TEST_P(KvmInterrupts, TheApicTakesTimerEdgesAndLevels) { run_guest_of_interrupts({"apic.elf", test_devices(2)}); }
+TEST_P(KvmInterrupts, TheUartInterrupts) { run_guest_of_interrupts({"uart.elf"}); }
+TEST_P(KvmInterrupts, ThePitCountsInEveryMode) { run_guest_of_interrupts({"pit.elf"}); }
+TEST_P(KvmInterrupts, AllDevicesInterruptAPicInDom0) {
   GuestRun guest{"devices.elf", test_devices() + PIC_DOM0};
   guest.disk = std::string(65536, 'd');
   run_guest_of_interrupts(guest);
 }
-TEST_F(KvmInterrupts, DmaOverHotCodeIsAlwaysTheNewCode) {
+TEST_P(KvmInterrupts, DmaOverHotCodeIsAlwaysTheNewCode) {
   GuestRun guest{"hot_disk.elf"};
   for (unsigned sector = 0; sector < 64; ++sector) { // mov eax, 1000 + sector; ret
     std::string text(512, '\xcc');
@@ -79,19 +86,19 @@ TEST_F(KvmInterrupts, DmaOverHotCodeIsAlwaysTheNewCode) {
   }
   run_guest_of_interrupts(guest);
 }
-TEST_F(KvmGuests, TheResetVectorLeadsToRealAndProtectedMode) {
+TEST_P(KvmGuests, TheResetVectorLeadsToRealAndProtectedMode) {
   if (hangs_on({0xcd, 0x80})) GTEST_SKIP() << "this KVM does not come back from INT 80h";
   GuestRun guest{"real_mode.bin"};
   guest.as_firmware = true;
   run_domain(guest);
 }
-TEST_F(KvmGuests, MultibootHandsOverModuleCommandLineAndMemoryMap) {
+TEST_P(KvmGuests, MultibootHandsOverModuleCommandLineAndMemoryMap) {
   GuestRun guest{"multiboot.elf"};
   guest.cmdline = "one=1 two \"three four\"";
   for (unsigned i = 0; i < 5000; ++i) guest.module += static_cast<char>(i * 7);
   run_domain(guest);
 }
-TEST_F(KvmInterrupts, TwoProcessorsStartInterruptEachOtherAndShareMemory) {
+TEST_P(KvmInterrupts, TwoProcessorsStartInterruptEachOtherAndShareMemory) {
   GuestRun guest{"smp.elf"};
   guest.cpus = 2;
   guest.reboots = true;
@@ -99,20 +106,21 @@ TEST_F(KvmInterrupts, TwoProcessorsStartInterruptEachOtherAndShareMemory) {
 }
 
 // The negative control: the run is the guest's, not the harness's.
-TEST_F(KvmGuests, AFailedCheckIsSeen) {
+TEST_P(KvmGuests, AFailedCheckIsSeen) {
   const GuestResult result = result_of({"failing.elf"});
   EXPECT_EQ(result.status, 17 << 1 | 1);
   EXPECT_NE(result.e9.find("2 checks, 1 failures"), std::string::npos);
 }
 
-TEST_F(KvmGuests, SeaBiosComesToItsBootDevices) {
+TEST_P(KvmGuests, SeaBiosComesToItsBootDevices) {
   const Scratch folder;
   const auto file = folder / "vm.toml";
   std::FILE* out = std::fopen(file.c_str(), "w");
   ASSERT_NE(out, nullptr);
   fmt::print(out,
-             "name = \"bios\"\nmemory = \"64M\"\ncpu = \"kvm\"\n[debug]\nfirmware_log = \"file:seabios\"\n"
-             "[[serial]]\nto = \"none\"\n");
+             "name = \"bios\"\nmemory = \"64M\"\ncpu = \"{}\"\n[debug]\nfirmware_log = \"file:seabios\"\n"
+             "[[serial]]\nto = \"none\"\n",
+             GetParam());
   std::fclose(out);
   const int pid = start_program({program("transom"), "run", file.string(), "--timeout", "300"}, folder);
   std::string log;
@@ -125,6 +133,10 @@ TEST_F(KvmGuests, SeaBiosComesToItsBootDevices) {
   wait_for_program(pid);
   EXPECT_NE(log.find("Booting from"), std::string::npos) << log << read_file(folder / "errors");
 }
+
+std::string way(const ::testing::TestParamInfo<std::string>& info) { return info.param == "kvm" ? "user" : "kernel"; }
+INSTANTIATE_TEST_SUITE_P(Apics, KvmGuests, ::testing::Values("kvm", "kvm:split"), way);
+INSTANTIATE_TEST_SUITE_P(Apics, KvmInterrupts, ::testing::Values("kvm", "kvm:split"), way);
 
 } // namespace
 } // namespace transom::tests

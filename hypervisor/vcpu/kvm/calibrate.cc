@@ -162,12 +162,6 @@ Result<KvmSpeed> Measurement::take() {
   ::_exit(sent ? 0 : 1);
 }
 
-// Not for ever: a process that KVM does not give back stays behind until it does.
-void end_process(pid_t child) {
-  ::kill(child, SIGKILL);
-  for (int tries = 0; tries < 100 && ::waitpid(child, nullptr, WNOHANG) == 0; ++tries) ::usleep(1000);
-}
-
 } // namespace
 
 Result<KvmSpeed> measure_kvm() {

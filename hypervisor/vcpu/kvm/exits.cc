@@ -14,6 +14,7 @@ std::optional<RunResult> KvmVcpu::handle_exit() {
     case KVM_EXIT_MMIO: handle_mmio(); return {};
     case KVM_EXIT_X86_RDMSR: handle_rdmsr(); return {};
     case KVM_EXIT_X86_WRMSR: handle_wrmsr(); return {};
+    case KVM_EXIT_IOAPIC_EOI: platform_.interrupt_ended(run_->eoi.vector); return {};
     case KVM_EXIT_HLT: halted_ = true; return {};
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:

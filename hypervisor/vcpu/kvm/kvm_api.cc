@@ -1,10 +1,13 @@
 #include "hypervisor/vcpu/kvm/kvm_api.hpp"
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kvm.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace transom {
 
@@ -57,6 +60,25 @@ Result<FileDescriptor> open_kvm() {
     if (kvm_extension(kvm.get(), needed.capability) == 0)
       return error(fmt::format("this kernel's KVM lacks {}: use Linux 4.13 or newer, or cpu = \"soft\"", needed.name));
   return kvm;
+}
+
+bool has_split_irqchip(int fd) {
+  for (const long capability : {KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_IRQ_ROUTING, KVM_CAP_SIGNAL_MSI, KVM_CAP_MP_STATE})
+    if (kvm_extension(fd, capability) == 0) return false;
+  return true;
+}
+
+bool enable_split_irqchip(int vm) {
+  kvm_enable_cap cap{};
+  cap.cap = KVM_CAP_SPLIT_IRQCHIP;
+  cap.args[0] = 24; // the I/O APIC's pins: routes whose EOI is told
+  return kvm_call(vm, KVM_ENABLE_CAP, &cap) == 0;
+}
+
+// A process that KVM does not give back stays behind until it does.
+void end_process(int child) {
+  ::kill(child, SIGKILL);
+  for (int tries = 0; tries < 100 && ::waitpid(child, nullptr, WNOHANG) == 0; ++tries) ::usleep(1000);
 }
 
 Result<FileDescriptor> create_kvm_vm(int kvm) {

@@ -22,6 +22,11 @@ struct SingleMsr { // kvm_msrs
   u32 count, padding;
   kvm_msr_entry entry;
 };
+struct MsiRoutes { // kvm_irq_routing
+  static constexpr u32 ROOM = 24;
+  u32 count, flags;
+  kvm_irq_routing_entry entries[ROOM];
+};
 struct XsaveArea { // kvm_xsave
   u8 fxsave[512];
   u64 state_components; // XSTATE_BV: what is not in its initial state
@@ -31,6 +36,7 @@ static_assert(sizeof(XsaveArea) == 4096);
 inline constexpr unsigned long GET_XSAVE = _IOC(_IOC_READ, KVMIO, 0xa4, 4096);
 inline constexpr unsigned long SET_XSAVE = _IOC(_IOC_WRITE, KVMIO, 0xa5, 4096);
 inline constexpr unsigned long GET_SUPPORTED_CPUID = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, 8);
+inline constexpr unsigned long SET_GSI_ROUTING = _IOC(_IOC_WRITE, KVMIO, 0x6a, 8);
 inline constexpr unsigned long GET_MSRS = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, 8);
 inline constexpr unsigned long SET_MSRS = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
 inline constexpr unsigned long SET_CPUID2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);
@@ -40,6 +46,14 @@ Result<FileDescriptor> open_kvm();
 
 // A virtual machine, with the pages set aside that KVM on Intel processors wants below 4 GiB.
 Result<FileDescriptor> create_kvm_vm(int kvm);
+
+// Local APICs in the kernel, I/O APIC and 8259s in user space. Whether KVM says so (of the system, or of a VM), and
+// doing so, before there are vCPUs.
+bool has_split_irqchip(int fd);
+bool enable_split_irqchip(int vm);
+
+// A process whose vCPU KVM may not give back: not waited for for ever.
+void end_process(int child);
 
 // "KVM_SET_SREGS: Invalid argument", from errno.
 std::string kvm_failure(const char* what);

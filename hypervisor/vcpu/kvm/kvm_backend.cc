@@ -53,6 +53,11 @@ Result<void> KvmBackend::open() {
   // For the VM, before there are vCPUs: a vCPU that exists already would keep the offset that fitted its old rate.
   if (has_extension(KVM_CAP_VM_TSC_CONTROL) && kvm_call(vm_.get(), KVM_SET_TSC_KHZ, u64{1'000'000}) != 0)
     return error(kvm_failure("KVM_SET_TSC_KHZ"));
+  if (split_) {
+    if (!has_split_irqchip(vm_.get())) return error("cpu = \"kvm:split\": this KVM has no split irqchip; use \"kvm\"");
+    if (!enable_split_irqchip(vm_.get())) return error(kvm_failure("KVM_CAP_SPLIT_IRQCHIP"));
+    irqchip_.emplace(vm_.get(), [this](std::string why) { fail(std::move(why)); });
+  }
   if (auto configured = configure_msrs(); !configured) return configured;
   slots_ = std::make_unique<MemorySlots>(vm_.get());
   install_kick_signal();
@@ -78,8 +83,10 @@ Result<void> KvmBackend::configure_msrs() {
     range.nmsrs = count;
     range.bitmap = none;
   };
-  deny(0x1b, 1);
-  deny(0x6e0, 1);
+  if (!split_) {
+    deny(0x1b, 1);
+    deny(0x6e0, 1);
+  }
   deny(0x4000'0000, 0x300);
   if (kvm_call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return error(kvm_failure("KVM_X86_SET_MSR_FILTER"));
   return {};
@@ -89,9 +96,13 @@ void KvmBackend::memory_map_changed() {
   if (!slots_) return;
   const auto updated = slots_->update(memory_layout(memory_.map(), memory_.a20_mask()));
   if (updated) return;
+  fail(updated.error().text);
+}
+
+void KvmBackend::fail(std::string why) {
   const std::lock_guard<std::mutex> held(mutex_);
   if (failed_.load(std::memory_order_relaxed)) return;
-  failure_ = updated.error().text;
+  failure_ = std::move(why);
   failed_.store(true, std::memory_order_release);
 }
 
@@ -101,7 +112,7 @@ Result<std::unique_ptr<Vcpu>> KvmBackend::create(u32 number, VcpuPlatform& platf
   if (!vcpu) return error(kvm_failure("KVM_CREATE_VCPU"));
   const int size = kvm_call(kvm_.get(), KVM_GET_VCPU_MMAP_SIZE, 0);
   if (size < static_cast<int>(sizeof(kvm_run))) return error(kvm_failure("KVM_GET_VCPU_MMAP_SIZE"));
-  return KvmVcpu::create(*this, std::move(vcpu), static_cast<u64>(size), platform, exit_flag);
+  return KvmVcpu::create(*this, number, std::move(vcpu), static_cast<u64>(size), platform, exit_flag);
 }
 
 // ---------------------------------------------------------------------------------------------------- CPUID
@@ -145,7 +156,8 @@ std::vector<kvm_cpuid_entry2> KvmBackend::cpuid_table(VcpuPlatform& platform) co
     if (leaf == 1) {
       constexpr u32 X2APIC = 1 << 21, TSC_DEADLINE = 1 << 24, BEYOND_CPU = X2APIC | 1u << 31;
       r.ecx &= (can.ecx | BEYOND_CPU) & ~TSC_DEADLINE; // the guest's TSC is not the platform's
-      r.edx &= can.edx | 1u << 28;                     // HTT counts processors, which is the platform's
+      if (split_) r.ecx |= can.ecx & (X2APIC | TSC_DEADLINE);
+      r.edx &= can.edx | 1u << 28; // HTT counts processors, which is the platform's
     }
     if (leaf == 7) {
       r.ebx &= can.ebx;

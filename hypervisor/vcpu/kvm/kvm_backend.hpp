@@ -9,6 +9,7 @@
 #include "core/file_descriptor.hpp"
 #include "hypervisor/vcpu/backend.hpp"
 #include "hypervisor/vcpu/kvm/memory_slots.hpp"
+#include "hypervisor/vcpu/kvm/split_irqchip.hpp"
 
 namespace transom {
 
@@ -22,14 +23,17 @@ class KvmBackend final : public VcpuBackend {
     std::function<const MemoryMap&()> map;
     std::function<u64()> a20_mask;
   };
-  // `model`: one of the software CPU's, by name.
-  KvmBackend(Memory memory, std::string model) : memory_(std::move(memory)), model_name_(std::move(model)) {}
+  // `model`: one of the software CPU's, by name. `split`: the local APICs are the kernel's.
+  KvmBackend(Memory memory, std::string model, bool split = false)
+      : memory_(std::move(memory)), model_name_(std::move(model)), split_(split) {}
   ~KvmBackend() override;
 
   Result<void> open() override;
   Result<std::unique_ptr<Vcpu>> create(u32 number, VcpuPlatform& platform, std::atomic<u32>& exit_flag) override;
   void memory_map_changed() override;
+  InterruptSink* interrupt_sink() override { return irqchip_ ? &*irqchip_ : nullptr; }
   bool takes_turns() const override { return false; }
+  bool split() const { return split_; }
 
   bool has_extension(long capability) const;
   MemorySlots& slots() { return *slots_; }
@@ -44,11 +48,14 @@ class KvmBackend final : public VcpuBackend {
 
  private:
   Result<void> configure_msrs();
+  void fail(std::string why);
 
   Memory memory_;
   std::string model_name_;
+  const bool split_;
   const soft::Model* model_ = nullptr;
   FileDescriptor kvm_, vm_;
+  std::optional<SplitIrqchip> irqchip_;
   std::unique_ptr<MemorySlots> slots_;
   std::vector<kvm_cpuid_entry2> supported_;
   std::mutex mutex_; // over failure_ as it is written

@@ -25,9 +25,11 @@ void set_immediate_exit(kvm_run* run, u8 value) { __atomic_store_n(&run->immedia
 
 } // namespace
 
-KvmVcpu::KvmVcpu(KvmBackend& backend, FileDescriptor fd, kvm_run* run, u64 run_size, VcpuPlatform& platform,
+KvmVcpu::KvmVcpu(KvmBackend& backend, u32 number, FileDescriptor fd, kvm_run* run, u64 run_size, VcpuPlatform& platform,
                  std::atomic<u32>& exit_flag)
     : backend_(backend),
+      number_(number),
+      split_(backend.split()),
       fd_(std::move(fd)),
       run_(run),
       run_size_(run_size),
@@ -37,12 +39,12 @@ KvmVcpu::KvmVcpu(KvmBackend& backend, FileDescriptor fd, kvm_run* run, u64 run_s
 
 KvmVcpu::~KvmVcpu() { ::munmap(run_, run_size_); }
 
-Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmBackend& backend, FileDescriptor fd, u64 run_size,
+Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmBackend& backend, u32 number, FileDescriptor fd, u64 run_size,
                                               VcpuPlatform& platform, std::atomic<u32>& exit_flag) {
   void* const memory = ::mmap(nullptr, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (memory == MAP_FAILED) return error(kvm_failure("mmap of a KVM vCPU"));
   std::unique_ptr<KvmVcpu> vcpu(
-      new KvmVcpu(backend, std::move(fd), static_cast<kvm_run*>(memory), run_size, platform, exit_flag));
+      new KvmVcpu(backend, number, std::move(fd), static_cast<kvm_run*>(memory), run_size, platform, exit_flag));
   if (auto ready = vcpu->set_up(); !ready) return tl::unexpected(ready.error());
   return vcpu;
 }
@@ -66,6 +68,10 @@ Result<void> KvmVcpu::set_up() {
   }
   CpuidResult own;
   hypercalls_ = platform_.hypervisor_cpuid(0x4000'0000, 0, own);
+  if (split_) {
+    apic_ = std::make_unique<kvm_lapic_state>();
+    must(kvm_call(fd_.get(), KVM_GET_LAPIC, apic_.get()), "KVM_GET_LAPIC");
+  }
   reset();
   if (!failure_.empty()) return error(failure_);
   return {};
@@ -139,6 +145,7 @@ void KvmVcpu::inject() {
     must(kvm_call(fd_.get(), KVM_NMI, 0), "KVM_NMI");
     if (halted_ && !nmi_masked()) halted_ = false;
   }
+  if (split_) return inject_ext_int();
   bool pending = platform_.interrupt_pending();
   if (pending && run_->ready_for_interrupt_injection != 0) {
     const int vector = platform_.interrupt_acknowledge();
@@ -157,23 +164,45 @@ void KvmVcpu::inject() {
   run_->request_interrupt_window = pending ? 1 : 0;
 }
 
+// From the 8259s, when the last exit said that the local APIC lets it through and the guest can take it. One that KVM
+// took is delivered at the next entry, or the one after it if a kick came in between: until then it has no room.
+void KvmVcpu::inject_ext_int() {
+  if (!ext_int_ && run_->ready_for_interrupt_injection != 0 && platform_.interrupt_pending()) {
+    const int vector = platform_.interrupt_acknowledge();
+    if (vector >= 0) ext_int_ = static_cast<u8>(vector);
+  }
+  if (ext_int_) {
+    kvm_interrupt interrupt{*ext_int_};
+    const int result = kvm_call(fd_.get(), KVM_INTERRUPT, &interrupt);
+    if (result == 0) {
+      ext_int_.reset();
+      add(counters_.interrupts, 1);
+    } else if (errno != EEXIST) {
+      must(result, "KVM_INTERRUPT");
+    }
+    run_->ready_for_interrupt_injection = 0; // until the next exit says so
+  }
+  run_->request_interrupt_window = ext_int_ || platform_.interrupt_pending() ? 1 : 0;
+}
+
 bool KvmVcpu::nmi_masked() {
   kvm_vcpu_events events{};
   must(kvm_call(fd_.get(), KVM_GET_VCPU_EVENTS, &events), "KVM_GET_VCPU_EVENTS");
   return events.nmi.masked != 0;
 }
 
-// Not kvm_call(): a signal is a way out.
+// Not kvm_call(): a signal is a way out. With the split irqchip KVM keeps the task priority, and waits in here for a
+// start-up IPI, after which it says EAGAIN.
 bool KvmVcpu::enter() {
-  const u8 tpr = platform_.cr8_read();
+  const u8 tpr = split_ ? 0 : platform_.cr8_read();
   run_->cr8 = tpr;
   const int result = ::ioctl(fd_.get(), KVM_RUN, 0);
   const int code = errno;
   unfinished_ = false;
-  if ((run_->cr8 & 15) != tpr) platform_.cr8_write(static_cast<u8>(run_->cr8 & 15));
+  if (!split_ && (run_->cr8 & 15) != tpr) platform_.cr8_write(static_cast<u8>(run_->cr8 & 15));
   if (result == 0) return true;
   errno = code;
-  if (code != EINTR) fail(kvm_failure("KVM_RUN") + where());
+  if (code != EINTR && !(split_ && code == EAGAIN)) fail(kvm_failure("KVM_RUN") + where());
   return false;
 }
 

@@ -1,5 +1,5 @@
-// A vCPU that KVM runs. The APICs stay in user space: interrupts are injected with KVM_INTERRUPT when the guest can
-// take them, HLT comes back to the machine.
+// A vCPU that KVM runs. Without the split irqchip the APICs stay in user space: interrupts are injected with
+// KVM_INTERRUPT when the guest can take them, HLT comes back to the machine. With it, only the 8259s' come so.
 #pragma once
 
 #include <memory>
@@ -9,6 +9,7 @@
 #include "core/result.hpp"
 #include "hypervisor/vcpu/vcpu.hpp"
 
+struct kvm_lapic_state;
 struct kvm_run;
 struct kvm_sregs;
 
@@ -20,7 +21,7 @@ class KvmVcpu final : public Vcpu {
  public:
   static constexpr int KICK_SIGNAL = 12; // SIGUSR2
 
-  static Result<std::unique_ptr<Vcpu>> create(KvmBackend& backend, FileDescriptor fd, u64 run_size,
+  static Result<std::unique_ptr<Vcpu>> create(KvmBackend& backend, u32 number, FileDescriptor fd, u64 run_size,
                                               VcpuPlatform& platform, std::atomic<u32>& exit_flag);
   ~KvmVcpu() override;
   KvmVcpu(const KvmVcpu&) = delete;
@@ -46,13 +47,14 @@ class KvmVcpu final : public Vcpu {
  private:
   static constexpr u32 DEBUG_REGISTERS = 4;
 
-  KvmVcpu(KvmBackend& backend, FileDescriptor fd, kvm_run* run, u64 run_size, VcpuPlatform& platform,
+  KvmVcpu(KvmBackend& backend, u32 number, FileDescriptor fd, kvm_run* run, u64 run_size, VcpuPlatform& platform,
           std::atomic<u32>& exit_flag);
   Result<void> set_up();
 
   // --- kvm_vcpu.cc. A value: run() returns it.
   std::optional<RunResult> take_events();
   void inject();
+  void inject_ext_int();
   bool nmi_masked();
   bool enter(); // KVM_RUN; false: a signal or a kick ended it
   std::optional<RunResult> go_on(bool exited);
@@ -90,10 +92,13 @@ class KvmVcpu final : public Vcpu {
   void clear_events();
   void reset_registers(u64 cr0);
   void reset_msrs();
+  void reset_apic();
   u64 get_msr(u32 index) const;
   void set_msr(u32 index, u64 value);
 
   KvmBackend& backend_;
+  const u32 number_;
+  const bool split_; // the local APIC is the kernel's
   FileDescriptor fd_;
   kvm_run* run_;
   const u64 run_size_;
@@ -104,7 +109,9 @@ class KvmVcpu final : public Vcpu {
 
   bool unfinished_ = false; // the kernel completes the last exit's access at the next KVM_RUN
   bool halted_ = false;
-  bool hypercalls_ = false; // the platform has a hypervisor interface
+  std::optional<u8> ext_int_;             // acknowledged, and KVM has no room for it yet
+  std::unique_ptr<kvm_lapic_state> apic_; // of the kernel's local APIC, as it came
+  bool hypercalls_ = false;               // the platform has a hypervisor interface
   DebugControl debug_;
   bool armed_ = false;           // KVM has our debug settings
   bool past_breakpoint_ = false; // one instruction, then the breakpoints count again

@@ -113,7 +113,7 @@ void KvmVcpu::set_registers(const VcpuRegisters& from) {
   s.gdt.limit = from.gdtr.limit;
   s.idt.base = from.idtr.base;
   s.idt.limit = from.idtr.limit;
-  s.apic_base = platform_.apic_base_read();
+  if (!split_) s.apic_base = platform_.apic_base_read();
   std::memset(s.interrupt_bitmap, 0, sizeof s.interrupt_bitmap);
   must(kvm_call(fd_.get(), KVM_SET_SREGS, &s), "KVM_SET_SREGS");
   const kvm_regs r = to_kvm(from.gpr, from.rip, from.rflags);
@@ -194,6 +194,22 @@ void KvmVcpu::reset() {
   std::memcpy(image + 24, &mxcsr, 4);
   set_fpu_state(image);
   reset_registers(CD_NW_ET);
+  if (split_) reset_apic();
+}
+
+// The kernel's local APIC, with what waits in it. The base first: registers mean other things in x2APIC mode.
+void KvmVcpu::reset_apic() {
+  constexpr u64 ENABLED = 1 << 11, BOOTSTRAP = 1 << 8, DEFAULT_BASE = 0xfee0'0000;
+  set_msr(0x6e0, 0); // TSC deadline
+  kvm_sregs s{};
+  must(kvm_call(fd_.get(), KVM_GET_SREGS, &s), "KVM_GET_SREGS");
+  s.apic_base = DEFAULT_BASE | ENABLED | (number_ == 0 ? BOOTSTRAP : 0);
+  s.cr8 = 0;
+  must(kvm_call(fd_.get(), KVM_SET_SREGS, &s), "KVM_SET_SREGS");
+  must(kvm_call(fd_.get(), KVM_SET_LAPIC, apic_.get()), "KVM_SET_LAPIC");
+  ext_int_.reset();
+  const kvm_mp_state state{number_ == 0 ? u32{KVM_MP_STATE_RUNNABLE} : u32{KVM_MP_STATE_UNINITIALIZED}};
+  must(kvm_call(fd_.get(), KVM_SET_MP_STATE, &state), "KVM_SET_MP_STATE");
 }
 
 void KvmVcpu::init() {

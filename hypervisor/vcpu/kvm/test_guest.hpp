@@ -57,6 +57,7 @@ struct FakePlatform : VcpuPlatform {
   PhysPage page(u64 gpa) override { return map.page(gpa); }
   bool interrupt_pending() override { return interrupt >= 0 && interrupt >> 4 > tpr; }
   int interrupt_acknowledge() override { return std::exchange(interrupt, -1); }
+  void interrupt_ended(u8 vector) override { ended.push_back(vector); }
   bool nmi_take() override { return std::exchange(nmi, false); }
   u8 cr8_read() override { return tpr; }
   void cr8_write(u8 value) override { tpr = value; }
@@ -94,6 +95,7 @@ struct FakePlatform : VcpuPlatform {
   MemoryMap& map;
   std::vector<Access> ports, mmio, msrs;
   std::vector<PioRun> runs;
+  std::vector<u8> ended; // interrupts, by vector
   std::vector<std::vector<u64>> hypercalls;
   std::function<u32(u16, u32)> on_in;
   std::function<void(u16, u32, u32)> on_out;
@@ -123,10 +125,11 @@ class KvmGuest : public ::testing::Test {
     make_vcpu();
   }
   // Also again, after the platform was changed.
-  void make_vcpu(const std::string& model = "v2") {
+  void make_vcpu(const std::string& model = "v2", bool split = false) {
     vcpu_.reset();
     backend_ = std::make_unique<KvmBackend>(
-        KvmBackend::Memory{[this]() -> const MemoryMap& { return map_; }, [this] { return platform_.a20; }}, model);
+        KvmBackend::Memory{[this]() -> const MemoryMap& { return map_; }, [this] { return platform_.a20; }}, model,
+        split);
     const auto opened = backend_->open();
     ASSERT_TRUE(opened) << opened.error().text;
     auto vcpu = backend_->create(0, platform_, flag_);
