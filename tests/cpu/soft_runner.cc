@@ -59,6 +59,8 @@ struct SoftRunner::Machine {
     put(PML4 + index_of(SYSTEM, 3), PDPT | P | W); // the same pages for the supervisor
     put(PDPT + index_of(DATA, 2), PD_DATA | table);
     put(PDPT + index_of(CODE, 2), PD_CODE | table);
+    put(PDPT + index_of(HIGH + DATA, 2), PD_DATA | table);
+    put(PDPT + index_of(HIGH + CODE, 2), PD_CODE | table);
     put(PD_DATA + index_of(DATA, 1), PT_DATA | table);
     put(PD_CODE + index_of(CODE, 1), PT_CODE | table);
     for (u64 at = 0; at < DATA_SIZE; at += PAGE_SIZE)
@@ -75,7 +77,7 @@ struct SoftRunner::Machine {
     BlockCache& blocks = *vcpu.cpu().blocks;
     u8* const code = &platform.ram[CODE_PAGES];
     std::memset(code, 0xcc, CODE_SIZE);
-    std::memcpy(code + (c.start - CODE), c.code.data(), c.code_size);
+    std::memcpy(code + ((c.start & ~HIGH) - CODE), c.code.data(), c.code_size);
     for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) {
       const u64 page = (CODE_PAGES + at) >> PAGE_SHIFT;
       blocks.wrote(vcpu.cpu(), page, 0, ANCHOR);
