@@ -4,9 +4,9 @@
 A mutant is one token of one line changed: an operator, a comparison, a constant, a flag, a condition, a width, a host
 instruction, or a statement left out. Mutants are drawn with a fixed seed, kind by kind in turn. What does not compile,
 or makes no difference to optimised code (asked of those that get through the quick pass), is not a mutant, and another
-is drawn. Each is compiled alone and unoptimised, linked with the tests, and given to the fuzzer, with a seed that is
-not the one of ./dev test; then to the unit tests of the software CPU; then to the guests that test a processor. What
-nobody finds has to be listed in mutants_accepted.txt, with the reason why it changes nothing that a guest could see.
+is drawn. Each is compiled alone, unoptimised, linked with the fuzzer, and given a quick pass, with a seed that is not
+the one of ./dev test. What gets through is compiled with optimisation, and given to the fuzzer with more cases, then to
+the unit tests of the software CPU, then to the guests that test a processor. What nobody finds has to be listed in mutants_accepted.txt, with the reason why it changes nothing that a guest could see.
 
 usage: tests/cpu/mutate.py BUILD_DIR [--count N] [--seed S] [--cases N] [--jobs N] [--quick] [--minutes N] [--list]
 N cases are given to each mode three times: instructions by slot, random bytes, blocks; a tenth of them first.
@@ -197,12 +197,15 @@ class Builder:
         return done.returncode == 0
 
     def same_when_optimised(self, name):
-        """Whether the mutant in place makes no difference to the optimised code."""
+        """Whether the mutant in place makes no difference to the optimised code, which is in place from now on: without
+        optimisation handlers do not chain but nest, and long runs end in a full stack."""
         for mutated in (True, False):
             if not mutated:
                 os.remove(os.path.join(self.overlay, name))
             for source in self.users.get(name, [name]):
                 self.compile(source, self.optimised[mutated], "-O2")
+        for source in self.users.get(name, [name]):
+            shutil.copy2(os.path.join(self.optimised[True], source + ".o"), self.changed)
         for source in self.users.get(name, [name]):
             with open(os.path.join(self.optimised[True], source + ".o"), "rb") as a, \
                     open(os.path.join(self.optimised[False], source + ".o"), "rb") as b:
@@ -329,10 +332,11 @@ class Results:
         self.file = os.path.join(folder, "mutants.json")
         self.draws, self.seconds, self.begin = {}, 0, time.time()
         digest = hashlib.sha256()
-        for name in (*(os.path.join(ROOT, SOFT, f) for f in FILES), os.path.abspath(__file__)):
-            with open(name, "rb") as f:  # of this script: what decides which mutants are drawn
-                text = f.read()
-                digest.update(text if not name.endswith(".py") else text.split(b"# " + b"-" * 100)[0])
+        for name in FILES:
+            with open(os.path.join(ROOT, SOFT, name), "rb") as f:
+                digest.update(f.read())
+        with open(os.path.abspath(__file__), "rb") as f:  # and what decides which mutants are drawn
+            digest.update(f.read().split(b"\n# ----------")[1])
         self.sources = digest.hexdigest()
         if os.path.exists(self.file):
             with open(self.file) as f:
@@ -364,12 +368,9 @@ def judge(builder, draw, known, options):
     lines[number] = new = old[:first] + replacement + old[end:]
     groups = builder.mutate(name, "\n".join(lines))
     if known:
-        state, by, where = "mutant", "nobody", ""
-        builder.compile_group([source for group in groups for source in group])
+        state, by, where = judge_on(builder, name, options.cases)
     else:
         state, by, where = judge_quickly(builder, groups, options.cases)
-    if known and by == "nobody":
-        state, by, where = judge_on(builder, name, options.cases)
     builder.clean()
     return {"state": state, "by": by, "where": where, "kind": kind, "file": name, "line": number + 1,
             "old": old.strip(), "new": new.strip(), "passes": "all" if known else "quick"}

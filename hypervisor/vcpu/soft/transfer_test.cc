@@ -259,6 +259,23 @@ TEST_F(Transfers, IretqPopsANullStackSelectorForTheKernel) {
   EXPECT_EQ(b.cpu.segment[SS].selector, 0);
 }
 
+// With IOPL 3, virtual-8086 code reads and writes its flags: all but IOPL, and VM does not show (SDM 2B, PUSHF and
+// POPF).
+TEST_F(Transfers, PushfdInVirtual8086ModeDoesNotShowVm) {
+  b.vm86_mode(3);
+  b.code({0x66, 0x9c, 0xf4});
+  b.step();
+  EXPECT_EQ(b.get32(Bench::USER_STACK - 4), 0x3002u);
+  EXPECT_TRUE(b.cpu.rflags & FLAG_VM);
+}
+TEST_F(Transfers, PopfInVirtual8086ModeSetsIfAndNotIopl) {
+  b.vm86_mode(3);
+  b.put16(Bench::USER_STACK, 0x0202);
+  b.code({0x9d, 0xf4});
+  b.step();
+  EXPECT_EQ(get_flags(b.cpu) & 0xffff, 0x3202u);
+}
+
 TEST_F(Transfers, IretqWithANonCanonicalAddressIsGp) {
   b.long_mode_64();
   b.cpu.gpr[RSP] = Bench::STACK - 40;

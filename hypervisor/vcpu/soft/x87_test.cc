@@ -1,0 +1,59 @@
+// What the differential tests cannot reach of the x87 unit: real mode, where pointers are linear addresses (SDM 1
+// figures 8-10 and 8-12).
+#include "hypervisor/vcpu/soft/system_bench.hpp"
+
+namespace transom::soft {
+namespace {
+
+using Bench = SystemBench;
+
+constexpr u32 FROM = 0x5000, TO = 0x5100;
+
+class X87InRealMode : public ::testing::Test {
+ protected:
+  void SetUp() override { b.real_mode(); }
+  void environment(std::initializer_list<u32> fields, unsigned bytes) {
+    u32 at = FROM;
+    for (const u32 field : fields) {
+      if (bytes == 2)
+        b.put16(at, static_cast<u16>(field));
+      else
+        b.put32(at, field);
+      at += bytes;
+    }
+  }
+  Bench b;
+};
+
+TEST_F(X87InRealMode, AShortEnvironmentHoldsTwentyBitsOfThePointers) {
+  environment({0x037f, 0x3800, 0xffff, 0x1234, 0x5123, 0x5678, 0x9000}, 2);
+  b.code({0xd9, 0x26, FROM & 0xff, FROM >> 8, 0xd9, 0x36, TO & 0xff, TO >> 8, 0xf4}); // fldenv; fnstenv
+  ASSERT_TRUE(b.run());
+  EXPECT_EQ(b.cpu.fx.fip, 0x5'1234u);
+  EXPECT_EQ(b.cpu.fx.fdp, 0x9'5678u);
+  EXPECT_EQ(b.cpu.fx.fop, 0x123);
+  for (u32 at = 0; at < 14; at += 2) EXPECT_EQ(b.get16(TO + at), b.get16(FROM + at)) << at;
+}
+
+TEST_F(X87InRealMode, ALongEnvironmentHoldsAllOfThem) {
+  environment({0xffff'037f, 0xffff'3800, 0xffff'ffff, 0xffff'1234, 0x0abc'd123, 0xffff'5678, 0x0ef0'1000}, 4);
+  b.code({0x66, 0xd9, 0x26, FROM & 0xff, FROM >> 8, 0x66, 0xd9, 0x36, TO & 0xff, TO >> 8, 0xf4});
+  ASSERT_TRUE(b.run());
+  EXPECT_EQ(b.cpu.fx.fip, 0xabcd'1234u);
+  EXPECT_EQ(b.cpu.fx.fdp, 0xef01'5678u);
+  EXPECT_EQ(b.cpu.fx.fop, 0x123);
+  for (u32 at = 0; at < 28; at += 4) EXPECT_EQ(b.get32(TO + at), b.get32(FROM + at)) << at;
+}
+
+TEST_F(X87InRealMode, PointersOfAnInstructionAreLinear) {
+  set_segment(b.cpu, FS, real_segment(b.cpu, FS, 0x1234));
+  b.code({0xdb, 0xe3, 0x64, 0xd9, 0x06, 0x10, 0x00, 0xd9, 0x36, TO & 0xff, TO >> 8, 0xf4}); // fninit; fld fs:[10h]
+  ASSERT_TRUE(b.run());
+  EXPECT_EQ(b.get16(TO + 6), 2) << "where FLD begins, with its prefix";
+  EXPECT_EQ(b.get16(TO + 8), 0x1106);
+  EXPECT_EQ(b.get16(TO + 10), 0x2350);
+  EXPECT_EQ(b.get16(TO + 12), 0x1000);
+}
+
+} // namespace
+} // namespace transom::soft
