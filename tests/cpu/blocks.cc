@@ -51,7 +51,8 @@ BlockPools::BlockPools(Mode mode) {
     if (sets_flags(s)) integer.push_back(&s);
     if (sets_flags(s) && !s.memory) integer.push_back(&s), integer.push_back(&s); // those whose flags may die
     if (uses_flags(s)) consumer.push_back(&s);
-    if (s.memory && s.map < 2) memory.push_back(&s);
+    const bool offset = s.map == 0 && s.opcode >= 0xa0 && s.opcode <= 0xa3; // MOV with an address and no ModRM
+    if ((s.memory && s.map < 2) || offset) memory.push_back(&s);
   }
 }
 
