@@ -276,6 +276,21 @@ TEST_F(Transfers, PopfInVirtual8086ModeSetsIfAndNotIopl) {
   EXPECT_EQ(get_flags(b.cpu) & 0xffff, 0x3202u);
 }
 
+TEST_F(Transfers, ACallOnANonCanonicalStackIsSs) {
+  for (const u8 modrm : {0x16, 0xd7}) { // call [rsi]; call rdi
+    b.long_mode_64(3);
+    b.cpu.gpr[RSP] = (u64{1} << 47) + 0x1000;
+    b.cpu.gpr[RSI] = 0x5000;
+    b.cpu.gpr[RDI] = TARGET;
+    b.put64(0x5000, TARGET);
+    b.code({0xff, modrm});
+    ASSERT_TRUE(b.run());
+    EXPECT_TRUE(b.in_handler(SS_FAULT)) << int{modrm};
+    EXPECT_EQ(b.slot(0, 8), 0u);
+    EXPECT_EQ(b.slot(1, 8), Bench::CODE);
+  }
+}
+
 TEST_F(Transfers, IretqWithANonCanonicalAddressIsGp) {
   b.long_mode_64();
   b.cpu.gpr[RSP] = Bench::STACK - 40;
