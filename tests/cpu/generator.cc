@@ -74,8 +74,9 @@ u64 Generator::data_address(unsigned size) {
   if (block_ && r.percent(2)) return (r.percent(50) ? DATA + DATA_WRITABLE : DATA + DATA_SIZE) - r.below(size + 1);
   if (block_) return DATA + 0x100 + (r.below(DATA_WRITABLE - 0x400) & ~(r.percent(85) ? 15u : 0u));
   const u32 what = r.below(100);
-  if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
-  if (what < 6) return DATA - r.below(size + 2);                 // across the beginning
+  // Across the end, or right up to it: what reads more than it should faults there.
+  if (what < 3) return DATA + DATA_SIZE - (r.percent(50) ? size : 1 + r.below(size + 1));
+  if (what < 6) return DATA - r.below(size + 2); // across the beginning
   if (what < 8) return DATA + DATA_WRITABLE + r.below(0x800) - r.below(16);
   if (what < 10) return DATA + DATA_WRITABLE - r.below(size + 1); // into the read-only page
   u64 address = DATA + (what < 22 ? PAGE_SIZE - r.below(32) : 0x100 + r.below(DATA_WRITABLE - 0x400));
