@@ -51,6 +51,8 @@ BlockPools::BlockPools(Mode mode) {
     if (sets_flags(s)) integer.push_back(&s);
     if (sets_flags(s) && !s.memory) integer.push_back(&s), integer.push_back(&s); // those whose flags may die
     if (uses_flags(s)) consumer.push_back(&s);
+    const bool offset = s.map == 0 && s.opcode >= 0xa0 && s.opcode <= 0xa3; // MOV with an address and no ModRM
+    if ((s.memory && s.map < 2) || offset) memory.push_back(&s);
   }
 }
 
@@ -58,7 +60,7 @@ bool Generator::block(Case& c, const BlockPools& pools) {
   begin(c);
   block_ = true;
   used_.clear();
-  c.start = random_.percent(20) ? CODE + PAGE_SIZE - random_.below(160) : CODE_START;
+  c.start = (random_.percent(20) ? CODE + PAGE_SIZE - random_.below(160) : CODE_START) | high();
   initial_state(c);
   if (random_.percent(90)) { // with exceptions masked a block gets further
     c.initial.fx.mxcsr |= 0x1f80;
@@ -89,10 +91,11 @@ void BlockBuilder::patch_here(unsigned size, bool relative) {
   patches_.push_back({at_, size, relative ? at_ + size : 0, static_cast<unsigned>(boundaries_.size())});
 }
 void BlockBuilder::load_target(unsigned reg) {
-  load(reg, 0);
-  at_ -= 4;
-  patch_here(4, false);
-  at_ += 4;
+  const unsigned size = high() ? 8 : 4;
+  load(reg, high() ? ~u64{0} : 0);
+  at_ -= size;
+  patch_here(size, false);
+  at_ += size;
 }
 // ModRM (with SIB in 64-bit mode) and displacement of an operand at that linear address.
 void BlockBuilder::modrm_absolute(unsigned field, u64 address) {
@@ -174,10 +177,15 @@ void BlockBuilder::compare_and_branch() {
 }
 
 void BlockBuilder::return_somewhere() { // PUSH target; RET
-  const unsigned size = c_.mode == Mode::bits16 ? 2 : 4;
-  emit({0x68});
-  patch_here(size, false);
-  at_ += size;
+  if (high()) {
+    load_target(soft::RAX);
+    emit({0x50});
+  } else {
+    const unsigned size = c_.mode == Mode::bits16 ? 2 : 4;
+    emit({0x68});
+    patch_here(size, false);
+    at_ += size;
+  }
   if (r_.percent(50))
     emit({0xc3});
   else
@@ -193,12 +201,15 @@ void BlockBuilder::jump_through_register() { // JMP or CALL
 
 void BlockBuilder::jump_through_memory() {
   const u64 address = g_.data_address(8);
+  if (high()) load_target(soft::RAX);
   if (c_.mode == Mode::bits64) emit({0x48});
-  emit({0xc7});
+  emit({static_cast<u8>(high() ? 0x89 : 0xc7)}); // MOV m, RAX or an immediate
   modrm_absolute(0, address);
-  const unsigned size = c_.mode == Mode::bits16 ? 2 : 4;
-  patch_here(size, false);
-  at_ += size;
+  if (!high()) {
+    const unsigned size = c_.mode == Mode::bits16 ? 2 : 4;
+    patch_here(size, false);
+    at_ += size;
+  }
   emit({0xff});
   modrm_absolute(r_.percent(50) ? 4 : 2, address);
 }
@@ -228,6 +239,17 @@ void BlockBuilder::end_loop() { // SUB byte [counter], 1; JNZ back
   const u64 distance = static_cast<u64>(loop_start_) - (at_ + size);
   emit_value(distance, size);
   loop_start_ = -1;
+}
+
+// Nobody overwrites flags before a fault that shows them, whatever the instruction does with them itself.
+bool BlockBuilder::end_in_fault() {
+  boundaries_.push_back(at_);
+  define_flags();
+  g_.faulting_ = true;
+  const bool placed = draw(pools_.memory);
+  g_.faulting_ = false;
+  define_flags();
+  return placed;
 }
 
 // --- the block
@@ -271,6 +293,7 @@ bool BlockBuilder::build() {
       end_loop();
     }
   }
+  if (r_.percent(20) && at_ < MOST_BYTES && !end_in_fault()) return false;
   boundaries_.push_back(at_);
   c_.code_size = at_;
   g_.poke(c_, LOOP_COUNTER, 2 + r_.below(4));

@@ -9,7 +9,7 @@ namespace transom::cpu_test {
 // register that points at their operand, a comparison behind those that leave flags undefined. In between stand pairs
 // that random choice would hardly make: CMP or TEST with the conditional branch behind it, calls and returns through
 // registers and memory, POPF, divisions that do not fault, a loop. Branches go forward to any instruction, or to the
-// end; the loop goes back.
+// end; the loop goes back. Some end with a fault between two comparisons: it shows the flags of the first one.
 class BlockBuilder {
  public:
   BlockBuilder(Generator& generator, Case& c, const BlockPools& pools)
@@ -30,6 +30,7 @@ class BlockBuilder {
   void emit_value(u64 value, unsigned bytes);
   void load(unsigned reg, u64 value); // MOV r, imm
   void load_target(unsigned reg);
+  bool high() const { return (c_.start & HIGH) != 0; }
   void patch_here(unsigned size, bool relative);
   void modrm_absolute(unsigned field, u64 address);
   void define_flags();
@@ -41,6 +42,7 @@ class BlockBuilder {
   void load_flags();
   void divide();
   void end_loop();
+  bool end_in_fault();
   bool resolve();
 
   Generator& g_;

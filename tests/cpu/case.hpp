@@ -18,6 +18,8 @@ inline constexpr u64 CODE = 0x4000'0000; // two pages, filled with INT3 around t
 inline constexpr u64 CODE_SIZE = 0x2000;
 inline constexpr u64 CODE_START = CODE + 0x400; // of most cases
 inline constexpr unsigned MAX_CODE = 512;
+// The same pages are there once more above 4 GiB, for 64-bit code whose RIP does not fit into 32 bits.
+inline constexpr u64 HIGH = u64{1} << 36;
 
 // bits16: segments over code and data alone, with byte-granular limits and a 32-bit stack pointer.
 enum class Mode : u8 { bits64, bits32, bits16 };
@@ -40,7 +42,7 @@ struct Case {
   Mode mode = Mode::bits64;
   std::array<u8, MAX_CODE> code{};
   unsigned code_size = 0;
-  u64 start = CODE_START; // linear address of code[0]
+  u64 start = CODE_START; // linear address of code[0], with HIGH set or not
   State initial;          // rip is start in the segment
   std::array<Poke, 24> poke{};
   unsigned pokes = 0;

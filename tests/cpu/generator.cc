@@ -69,22 +69,26 @@ unsigned Generator::encode(const Slot& slot, u8* at) {
 
 u64 Generator::data_address(unsigned size) {
   Random& r = random_;
+  if (faulting_) return r.percent(50) ? DATA + DATA_SIZE + r.below(0x100) : DATA - 0x100 - r.below(0x100);
   // In blocks few fault: what came before must be right then, also flags that nobody else would have seen.
   if (block_ && r.percent(2)) return (r.percent(50) ? DATA + DATA_WRITABLE : DATA + DATA_SIZE) - r.below(size + 1);
   if (block_) return DATA + 0x100 + (r.below(DATA_WRITABLE - 0x400) & ~(r.percent(85) ? 15u : 0u));
   const u32 what = r.below(100);
-  if (what < 3) return DATA + DATA_SIZE - 1 - r.below(size + 1); // across the end
-  if (what < 6) return DATA - r.below(size + 2);                 // across the beginning
+  // Across the end, or right up to it: what reads more than it should faults there.
+  if (what < 3) return DATA + DATA_SIZE - (r.percent(50) ? size : 1 + r.below(size + 1));
+  if (what < 6) return DATA - r.below(size + 2); // across the beginning
   if (what < 8) return DATA + DATA_WRITABLE + r.below(0x800) - r.below(16);
   if (what < 10) return DATA + DATA_WRITABLE - r.below(size + 1); // into the read-only page
   u64 address = DATA + (what < 22 ? PAGE_SIZE - r.below(32) : 0x100 + r.below(DATA_WRITABLE - 0x400));
   if (r.percent(size >= 16 ? 85 : 40)) address &= ~u64{15};
   return address;
 }
+// A quarter of the 64-bit code lies above 4 GiB.
+u64 Generator::high() { return mode_ == Mode::bits64 && random_.percent(25) ? HIGH : 0; }
 // Somewhere in the INT3s behind the code.
 u64 Generator::code_address(const Case& c) {
-  const u64 behind = c.start == CODE_START ? 0x800 : PAGE_SIZE + 0x800;
-  return CODE - code_base(mode_) + behind + random_.below(0x700);
+  const u64 behind = (c.start & ~HIGH) == CODE_START ? 0x800 : PAGE_SIZE + 0x800;
+  return (c.start & HIGH) + CODE - code_base(mode_) + behind + random_.below(0x700);
 }
 
 void Generator::poke(Case& c, u64 address, u64 value) {
@@ -149,7 +153,8 @@ bool Generator::point_at(Case& c, unsigned offset, const ZydisDecodedInstruction
   const u64 mask = insn.address_width == 64 ? ~u64{0} : insn.address_width == 32 ? 0xffff'ffff : 0xffff;
   if (insn.raw.disp.offset == 0 && disp_bytes != 0) return false;
   if (op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP) {
-    put_bytes(c, offset + insn.raw.disp.offset, target - (c.start + offset + insn.length), 4);
+    // The arena that is within reach.
+    put_bytes(c, offset + insn.raw.disp.offset, target - ((c.start & ~HIGH) + offset + insn.length), 4);
     return true;
   }
   const int base = gpr_number(op.mem.base), index = gpr_number(op.mem.index);
@@ -292,7 +297,7 @@ void Generator::begin(Case& c) {
   c.mode = mode_;
   c.code.fill(0xcc);
   // Some lie across the end of the first page.
-  c.start = random_.percent(10) ? CODE + PAGE_SIZE - random_.below(12) : CODE_START;
+  c.start = (random_.percent(10) ? CODE + PAGE_SIZE - random_.below(12) : CODE_START) | high();
   initial_state(c);
 }
 

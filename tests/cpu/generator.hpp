@@ -10,7 +10,8 @@ namespace transom::cpu_test {
 // What blocks draw from.
 struct BlockPools {
   explicit BlockPools(Mode mode);
-  std::vector<const Slot*> all, integer /* sets flags */, consumer /* depends on flags */;
+  std::vector<const Slot*> all, integer /* sets flags */, consumer /* depends on flags */,
+      memory /* has an operand there */;
 };
 
 class Generator {
@@ -37,6 +38,7 @@ class Generator {
   void fix_control(Case& c, unsigned offset, const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands,
                    u64 memory_target);
   u64 data_address(unsigned size);
+  u64 high();
   u64 code_address(const Case& c);
   void set_register(Case& c, int n, u64 value);
   void poke(Case& c, u64 address, u64 value);
@@ -47,6 +49,7 @@ class Generator {
   bool given_ = false;                              // somebody else knows that it can be compared
   // In a block nothing is known about registers: those that an operand needs are loaded right before.
   bool block_ = false;
+  bool faulting_ = false; // the next operand in memory lies where nothing is
   struct Load {
     int reg;
     u64 value;

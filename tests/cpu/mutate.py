@@ -1,24 +1,32 @@
 #!/usr/bin/env python3
-"""Does the CPU fuzzer find bugs? Makes small bugs in the software CPU, one at a time, and looks who notices.
+"""Do the tests of the software CPU find bugs? Makes small ones, one at a time, and looks who notices.
 
 A mutant is one token of one line changed: an operator, a comparison, a constant, a flag, a condition, a width, a host
 instruction, or a statement left out. Mutants are drawn with a fixed seed, kind by kind in turn. What does not compile,
-or makes no difference to the object code (for those that nobody finds, also to optimised code), is not a mutant and another
-is drawn. Each is compiled alone and unoptimised, linked with the tests, and given to the fuzzer, with the seed that is not the one of ./dev test; what the fuzzer does not find, the unit
-tests of the software CPU may. What nobody finds has to be listed in mutants_accepted.txt, with the reason why it
-changes nothing that a guest could see.
+or makes no difference to optimised code (asked of those that get through the quick pass), is not a mutant, and another
+is drawn. Each is compiled alone, unoptimised, linked with the fuzzer, and given a quick pass, with a seed that is not
+the one of ./dev test. What gets through is compiled with optimisation, and given to the unit tests of the software CPU,
+then to the guests that test a processor, then to the fuzzer with more cases. What nobody finds has to be listed in mutants_accepted.txt, with the reason why it changes nothing that a guest could see.
 
-usage: tests/cpu/mutate.py BUILD_DIR [--count N] [--seed S] [--cases N] [--survivors FILE] [--list]
-N cases are given to each mode three times: instructions by slot, random bytes, blocks.
-BUILD_DIR is a configured release build. Exit status 0: enough were found, and every other one is accepted.
+usage: tests/cpu/mutate.py BUILD_DIR [--count N] [--seed S] [--cases N] [--jobs N] [--quick] [--minutes N] [--list]
+N cases are given to each mode three times: instructions by slot, random bytes, blocks; a tenth of them first.
+BUILD_DIR is a configured release build. What was judged is kept in BUILD_DIR/../mutants/S/mutants.json: the same command
+goes on where it ended, and tries again what nobody found; --quick and --minutes leave work to a later run. A change of
+the mutated sources begins anew. Exit status 0: enough were found, and every other one is accepted.
 """
 import argparse
+import concurrent.futures
 import difflib
+import hashlib
+import itertools
 import json
 import os
 import random
+import queue
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +38,9 @@ FILES = """alu.hpp decode.cc decode_tables.cc fpu.cc fpu.hpp handlers_alu.cc han
 handlers_branch.cc handlers_io.cc handlers_mov.cc handlers_muldiv.cc handlers_shift.cc handlers_stack.cc
 handlers_string.cc native.hpp select.cc simd.cc simd_compute.cc simd_convert.cc simd_move.cc simd_shuffle.cc
 simd_state.cc stack.hpp string_ops.hpp x87.cc x87_direct.cc x87_state.cc""".split()
-UNIT_TESTS = ["softcpu_test", "softcpu_system_test", "softcpu_decode_test"]
+UNIT_TESTS = {"softcpu_test": "*", "softcpu_system_test": "*", "softcpu_decode_test": "*", "cpu_fuzz_test": "Avail*"}
+GUEST_TESTS = "processors_test"
+GUEST_SECONDS = 240  # they take one
 SEED_OF_CASES = 77
 AT_LEAST = 0.98
 
@@ -135,9 +145,9 @@ def drawn(seed):
 class Builder:
     """Programs of the release build with the objects of one mutated file put in."""
 
-    def __init__(self, build, seed):
+    def __init__(self, build, folder):
         self.build = os.path.abspath(build)
-        self.work = os.path.join(os.path.dirname(self.build), "mutants", str(seed))
+        self.work = os.path.abspath(folder)
         self.overlay = os.path.join(self.work, "overlay", SOFT)
         self.changed = os.path.join(self.work, "changed")
         self.optimised = [os.path.join(self.work, "optimised", d) for d in ("base", "changed")]
@@ -148,8 +158,13 @@ class Builder:
             commands = [c for c in json.load(f) if f"/{SOFT}/" in c["file"] and "transom_softcpu.dir" in c["command"]]
         self.commands = {os.path.basename(c["file"]): self.stripped(c["command"]) for c in commands}
         self.objects = {s: f"{SOFT}/CMakeFiles/transom_softcpu.dir/{s}.o" for s in self.commands}
-        self.links = {}
-        self.link("cpu_fuzz_test")
+        self.programs = {name: "tests/" + name for name in UNIT_TESTS}
+        self.programs["transom-hypervisor"] = "bin/transom-hypervisor"
+        self.ninja("-j1", *self.programs, GUEST_TESTS)
+        self.links = {name: self.link_command(name) for name in self.programs}
+        for name in ("transom", "transom-dom0"):  # beside the mutated hypervisor
+            os.makedirs(os.path.join(self.work, "bin"), exist_ok=True)
+            shutil.copy2(os.path.join(self.build, "bin", name), os.path.join(self.work, "bin", name))
         self.cost = {s: os.path.getsize(os.path.join(self.build, o)) for s, o in self.objects.items()}  # roughly
         self.users = {}  # of a header: the sources that see it
         for source, o in self.objects.items():
@@ -169,8 +184,9 @@ class Builder:
 
     def link_command(self, target):
         lines = self.ninja("-t", "commands", target).strip().split("\n")
-        command = next(line for line in reversed(lines) if f"-o tests/{target}" in line)
-        command = next(part for part in command.split(" && ") if f"-o tests/{target}" in part)
+        output = f"-o {self.programs[target]} "
+        command = next(line for line in reversed(lines) if output in line)
+        command = next(part for part in command.split(" && ") if output in part)
         return shlex.split(command)
 
     def compile(self, source, to, *flags):
@@ -181,12 +197,15 @@ class Builder:
         return done.returncode == 0
 
     def same_when_optimised(self, name):
-        """Whether the mutant in place makes no difference to the optimised code."""
+        """Whether the mutant in place makes no difference to the optimised code, which is in place from now on: without
+        optimisation handlers do not chain but nest, and long runs end in a full stack."""
         for mutated in (True, False):
             if not mutated:
                 os.remove(os.path.join(self.overlay, name))
             for source in self.users.get(name, [name]):
                 self.compile(source, self.optimised[mutated], "-O2")
+        for source in self.users.get(name, [name]):
+            shutil.copy2(os.path.join(self.optimised[True], source + ".o"), self.changed)
         for source in self.users.get(name, [name]):
             with open(os.path.join(self.optimised[True], source + ".o"), "rb") as a, \
                     open(os.path.join(self.optimised[False], source + ".o"), "rb") as b:
@@ -214,10 +233,7 @@ class Builder:
         return all(self.compile(source, self.changed) for source in sources)
 
     def link(self, target):
-        if target not in self.links:
-            self.ninja("-j1", target)
-            self.links[target] = self.link_command(target)
-        program = os.path.join(self.work, target)
+        program = os.path.join(self.work, "bin", target)
         changed = [os.path.join(self.changed, name) for name in os.listdir(self.changed)]
         objects = changed + [o for s, o in self.objects.items() if s + ".o" not in os.listdir(self.changed)]
         words = []
@@ -236,15 +252,17 @@ class Builder:
 
 def run(program, seconds, *arguments, **environment):
     """Empty if the program is content, else what it said."""
+    child = subprocess.Popen([program, "--gtest_fail_fast", "--gtest_color=no", *arguments], start_new_session=True,
+                             env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        done = subprocess.run([program, "--gtest_fail_fast", "--gtest_color=no", *arguments], timeout=seconds,
-                              env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        text = child.communicate(timeout=seconds)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
         return "runs for ever"
-    if done.returncode == 0:
+    if child.returncode == 0:
         return ""
-    text = done.stdout.decode(errors="replace")
-    failed = re.search(r"\[  FAILED  \] (\S+)", text)
+    failed = re.search(r"\[  FAILED  \] ([\w/.]+)", text)
     case = re.search(r"seed \d+ case \d+", text)
     return " ".join(x for x in (failed[1] if failed else "died", case[0] if case else "") if x)
 
@@ -254,7 +272,13 @@ def fuzz(program, cases):
                TRANSOM_FUZZ_SEED=str(SEED_OF_CASES), TRANSOM_FUZZ_CASES=str(cases))
 
 
-def judge(builder, mutated, groups, cases, quick):
+def guests(builder):
+    """The guests that test a processor, on a hypervisor with the mutant."""
+    return run(os.path.join(builder.build, "tests", GUEST_TESTS), GUEST_SECONDS, "--gtest_filter=*OnTheSoftwareCpu*",
+               TRANSOM_TEST_BIN=os.path.dirname(builder.link("transom-hypervisor")))
+
+
+def judge_quickly(builder, groups, cases):
     """(state, who found it, where)."""
     for group in groups:
         if not builder.compile_group(group):
@@ -262,18 +286,31 @@ def judge(builder, mutated, groups, cases, quick):
         said = fuzz(builder.link("cpu_fuzz_test"), cases // 10)
         if said:
             return "mutant", "fuzzer", said
-    if quick:
-        return "mutant", "nobody", ""
+    return "mutant", "nobody", ""
+
+
+def judge_on(builder, mutated, cases):
+    """The same, of one that has got through the quick pass."""
     if builder.same_when_optimised(mutated):
         return "same code", "", ""
-    said = fuzz(os.path.join(builder.work, "cpu_fuzz_test"), cases)
-    if said:
-        return "mutant", "fuzzer", said
-    for name in UNIT_TESTS:
-        said = run(builder.link(name), 300)
+    for name, tests in UNIT_TESTS.items():
+        said = run(builder.link(name), 300, "--gtest_filter=" + tests)
         if said:
             return "mutant", "unit test", f"{name}: {said}"
-    return "mutant", "nobody", ""
+    said = guests(builder)
+    if said:
+        return "mutant", "guest", said
+    said = fuzz(builder.link("cpu_fuzz_test"), cases)  # last, because it takes longest
+    return ("mutant", "fuzzer", said) if said else ("mutant", "nobody", "")
+
+
+def judge_nothing(builder, cases):
+    """What the tests say without a mutant: nothing."""
+    builder.clean()
+    said = fuzz(builder.link("cpu_fuzz_test"), cases)
+    for name, tests in UNIT_TESTS.items():
+        said = said or run(builder.link(name), 300, "--gtest_filter=" + tests)
+    return said or guests(builder)
 
 
 def accepted():
@@ -287,81 +324,146 @@ def accepted():
     return found
 
 
+class Results:
+    """What was judged so far, by the number of the draw."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.file = os.path.join(folder, "mutants.json")
+        self.draws, self.seconds, self.begin = {}, 0, time.time()
+        digest = hashlib.sha256()
+        for name in FILES:
+            with open(os.path.join(ROOT, SOFT, name), "rb") as f:
+                digest.update(f.read())
+        with open(os.path.abspath(__file__), "rb") as f:  # and what decides which mutants are drawn
+            digest.update(f.read().split(b"\n# ----------")[1])
+        self.sources = digest.hexdigest()
+        if os.path.exists(self.file):
+            with open(self.file) as f:
+                before = json.load(f)
+            if before.get("sources") == self.sources:
+                self.draws = {int(n): r for n, r in before["draws"].items()}
+                self.seconds = before["seconds"]
+
+    def add(self, number, result):
+        self.draws[number] = result
+        with open(self.file + ".new", "w") as f:
+            json.dump({"sources": self.sources, "seconds": self.elapsed(), "draws": self.draws}, f, indent=1)
+        os.replace(self.file + ".new", self.file)
+
+    def elapsed(self):
+        return round(self.seconds + time.time() - self.begin)
+
+    def mutants(self, count):
+        """The first `count`, in the order of the draw."""
+        return [(n, r) for n, r in sorted(self.draws.items()) if r["state"] == "mutant"][:count]
+
+
+def judge(builder, draw, known, options):
+    """One draw, from where it got to before."""
+    kind, name, number, first, end, replacement = draw
+    with open(os.path.join(ROOT, SOFT, name)) as f:
+        lines = f.read().split("\n")
+    old = lines[number]
+    lines[number] = new = old[:first] + replacement + old[end:]
+    groups = builder.mutate(name, "\n".join(lines))
+    if known:
+        state, by, where = judge_on(builder, name, options.cases)
+    else:
+        state, by, where = judge_quickly(builder, groups, options.cases)
+    builder.clean()
+    return {"state": state, "by": by, "where": where, "kind": kind, "file": name, "line": number + 1,
+            "old": old.strip(), "new": new.strip(), "passes": "all" if known else "quick"}
+
+
+def work_off(builders, todo, known, results, options):
+    """Judges the draws of `todo`, each builder one at a time."""
+    free = queue.Queue()
+    for builder in builders:
+        free.put(builder)
+
+    def one(number, draw):
+        if options.minutes and time.time() - results.begin > 60 * options.minutes:
+            return number, None
+        builder = free.get()
+        try:
+            return number, judge(builder, draw, known, options)
+        finally:
+            free.put(builder)
+
+    with concurrent.futures.ThreadPoolExecutor(len(builders)) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(one, *t) for t in todo]):
+            number, result = done.result()
+            if result is None:
+                continue
+            results.add(number, result)
+            print(f"{number:3} {result['kind']:9} {result['file']}:{result['line']}: {result['state']} "
+                  f"{result['by']} {result['where']}\n    - {result['old']}\n    + {result['new']}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the cases, no unit tests; --survivors goes on")
-    parser.add_argument("--survivors", help="mutants.json of a run before: only those that nobody found")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the cases and nothing else")
+    parser.add_argument("--minutes", type=float, help="begin nothing after that time")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:
         for kind, of_kind in sorted(candidates().items()):
             print(f"{kind:10} {len(of_kind)}")
         return 0
-    reasons = accepted()
-    builder = Builder(options.build, options.seed)
-    assert judge_nothing(builder, options.cases), "the tests fail without any mutation"
-    results, dropped, begin = [], {"does not compile": 0, "same code": 0}, time.time()
-    again = None
-    if options.survivors:
-        with open(options.survivors) as f:
-            again = {(r["file"], r["line"], r["new"]) for r in json.load(f)["results"] if r["by"] == "nobody"}
-    for kind, name, number, first, end, replacement in drawn(options.seed):
-        if again is not None and not again:
-            break
-        if len(results) == options.count:
-            break
-        with open(os.path.join(ROOT, SOFT, name)) as f:
-            lines = f.read().split("\n")
-        old = lines[number]
-        lines[number] = new = old[:first] + replacement + old[end:]
-        if again is not None:
-            if (name, number + 1, new.strip()) not in again:
-                continue
-            again.remove((name, number + 1, new.strip()))
-        groups = builder.mutate(name, "\n".join(lines))
-        state, by, where = judge(builder, name, groups, options.cases, options.quick)
-        if state != "mutant":
-            dropped[state] += 1
+    folder = os.path.join(os.path.dirname(os.path.abspath(options.build)), "mutants", str(options.seed))
+    builders = [Builder(options.build, os.path.join(folder, str(n))) for n in range(options.jobs)]
+    results = Results(folder)
+    said = judge_nothing(builders[0], options.cases // 10 if results.draws else options.cases)
+    assert said == "", f"the tests fail without any mutation: {said}"
+    draws = list(enumerate(drawn(options.seed), 1))
+
+    def out_of_time():
+        return options.minutes and time.time() - results.begin > 60 * options.minutes
+
+    tried_again = set()
+    while not out_of_time():
+        missing = options.count - len(results.mutants(options.count))
+        if missing > 0:  # the quick pass comes first, and again for what turned out to be none
+            todo = itertools.islice((d for d in draws if d[0] not in results.draws), missing)
+            work_off(builders, todo, False, results, options)
             continue
-        index = len(results) + 1
-        reason = reasons.get((name, old.strip(), new.strip()), "") if by == "nobody" else ""
-        results.append({"number": index, "kind": kind, "file": name, "line": number + 1, "old": old.strip(),
-                        "new": new.strip(), "by": by, "where": where, "accepted": reason})
-        print(f"{index:3} {kind:9} {name}:{number + 1}: {by} {where}{reason}\n    - {old.strip()}\n    + {new.strip()}",
-              flush=True)
-        write(builder, results, dropped, time.time() - begin)
-    builder.clean()
-    return report(builder, results, dropped, time.time() - begin)
+        open_ones = {n for n, r in results.mutants(options.count) if r["by"] == "nobody"} - tried_again
+        if options.quick or not open_ones:
+            break
+        work_off(builders, [d for d in draws if d[0] in open_ones], True, results, options)
+        tried_again |= open_ones
+    return report(results, options)
 
 
-def judge_nothing(builder, cases):
-    builder.clean()
-    return fuzz(builder.link("cpu_fuzz_test"), cases) == ""
-
-
-def write(builder, results, dropped, seconds):
-    with open(os.path.join(builder.work, "mutants.json"), "w") as f:
-        json.dump({"results": results, "dropped": dropped, "seconds": round(seconds)}, f, indent=1)
-    with open(os.path.join(builder.work, "mutants.md"), "w") as f:
+def report(results, options):
+    reasons = accepted()
+    mutants = [r for _, r in results.mutants(options.count)]
+    for r in mutants:
+        r["accepted"] = reasons.get((r["file"], r["old"], r["new"]), "") if r["by"] == "nobody" else ""
+    with open(os.path.join(results.folder, "mutants.md"), "w") as f:
         f.write("| # | Kind | Where | Change | Found by |\n|---|---|---|---|---|\n")
-        for r in results:
-            cell = difference(r["old"], r["new"])
-            f.write(f"| {r['number']} | {r['kind']} | `{r['file']}:{r['line']}` | {cell} | {r['by']} |\n")
-
-
-def report(builder, results, dropped, seconds):
-    by = {who: sum(r["by"] == who for r in results) for who in ("fuzzer", "unit test", "nobody")}
-    found = by["fuzzer"] + by["unit test"]
-    open_ones = [r for r in results if r["by"] == "nobody" and not r["accepted"]]
-    print(f"{len(results)} mutants: {by['fuzzer']} found by the fuzzer, {by['unit test']} by unit tests alone, "
-          f"{by['nobody']} by nobody ({by['nobody'] - len(open_ones)} accepted). Drawn and dropped: "
-          f"{dropped['does not compile']} did not compile, {dropped['same code']} made the same code. "
-          f"{seconds / 60:.0f} minutes.")
-    return 0 if not open_ones and found >= AT_LEAST * len(results) else 1
+        for n, r in enumerate(mutants, 1):
+            by = r["by"] + (", accepted" if r["accepted"] else "")
+            f.write(f"| {n} | {r['kind']} | `{r['file']}:{r['line']}` | {difference(r['old'], r['new'])} | {by} |\n")
+    by = {who: sum(r["by"] == who for r in mutants) for who in ("fuzzer", "unit test", "guest", "nobody")}
+    open_ones = [r for r in mutants if r["by"] == "nobody" and not r["accepted"]]
+    unfinished = sum(r["by"] == "nobody" and r["passes"] != "all" for r in mutants)
+    dropped = {what: sum(r["state"] == what for r in results.draws.values()) for what in ("does not compile", "same code")}
+    for r in open_ones:
+        print(f"open: {r['file']}:{r['line']}\n    - {r['old']}\n    + {r['new']}")
+    print(f"{len(mutants)} mutants: {by['fuzzer']} found by the fuzzer, {by['unit test']} by unit tests alone, "
+          f"{by['guest']} by guests alone, {by['nobody']} by nobody ({by['nobody'] - len(open_ones)} accepted, "
+          f"{unfinished} not tried with everything). Drawn and dropped: {dropped['does not compile']} did not compile, "
+          f"{dropped['same code']} made the same code. {results.elapsed() / 60:.0f} minutes.")
+    found = len(mutants) - by["nobody"]
+    enough = len(mutants) == options.count and found >= AT_LEAST * options.count
+    return 0 if enough and not open_ones and not unfinished else 1
 
 
 def difference(old, new):

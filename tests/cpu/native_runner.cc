@@ -90,13 +90,18 @@ void on_signal(int number, siginfo_t*, void* raw) {
   signal(number, SIG_DFL); // a fault of our own
 }
 
-bool map_at(u64 address, u64 size, int protection, std::string& reason) {
-  void* const wanted = reinterpret_cast<void*>(address);
-  void* const got =
-      mmap(wanted, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
-  if (got == wanted) return true;
-  reason = "cannot map the test area at its fixed address: " + std::string(std::strerror(errno));
-  return false;
+// The same memory at its address and at the one above 4 GiB.
+bool map_twice(u64 address, u64 size, int protection, std::string& reason) {
+  const int memory = memfd_create("cpu_fuzz", MFD_CLOEXEC);
+  bool mapped = memory >= 0 && ftruncate(memory, static_cast<off_t>(size)) == 0;
+  for (const u64 at : {address, HIGH + address}) {
+    void* const wanted = reinterpret_cast<void*>(at);
+    const int flags = MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE;
+    mapped = mapped && mmap(wanted, size, protection, flags, memory, 0) == wanted;
+  }
+  if (!mapped) reason = "cannot map the test area at its fixed address: " + std::string(std::strerror(errno));
+  if (memory >= 0) close(memory);
+  return mapped;
 }
 
 void load_data_segments(u64 selector) { // 64-bit code does not care; compatibility mode needs usable ones
@@ -116,8 +121,8 @@ bool set_ldt(u16 selector, u64 base, u64 bytes, bool code) {
 } // namespace
 
 bool native_setup(std::string& reason) {
-  if (!map_at(CODE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, reason)) return false;
-  if (!map_at(DATA, DATA_SIZE, PROT_READ | PROT_WRITE, reason)) return false;
+  if (!map_twice(CODE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, reason)) return false;
+  if (!map_twice(DATA, DATA_SIZE, PROT_READ | PROT_WRITE, reason)) return false;
   static u8 signal_stack[256 * 1024];
   stack_t stack{};
   stack.ss_sp = signal_stack;
@@ -132,7 +137,8 @@ bool native_setup(std::string& reason) {
   setitimer(ITIMER_VIRTUAL, &tick, nullptr);
   std::memset(reinterpret_cast<void*>(CODE), 0xcc, CODE_SIZE);
   std::memcpy(reinterpret_cast<void*>(DATA), arena_pattern().data(), DATA_SIZE);
-  mprotect(reinterpret_cast<void*>(DATA + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
+  for (const u64 at : {DATA, HIGH + DATA})
+    mprotect(reinterpret_cast<void*>(at + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
   load_data_segments(USER_DS);
   return true;
 }
@@ -158,7 +164,8 @@ void native_run(const Case& c, Outcome& outcome) {
 }
 
 bool native_occupies(u64 address) {
-  if (address >= DATA && address < CODE + CODE_SIZE) return false;
+  const u64 low = address & ~HIGH;
+  if (low >= DATA && low < CODE + CODE_SIZE) return false;
   std::FILE* const maps = std::fopen("/proc/self/maps", "r");
   if (maps == nullptr) return false;
   char line[512];

@@ -14,7 +14,9 @@ using namespace soft;
 namespace {
 // Guest-physical layout
 constexpr u64 RAM = 0x1'0000, PML4 = 0x1000, PDPT = 0x2000, PD_DATA = 0x3000, PD_CODE = 0x4000, PT_DATA = 0x5000,
-              PT_CODE = 0x6000, DATA_PAGES = 0x8000, CODE_PAGES = 0xb000;
+              PT_CODE = 0x6000, CODE_PAGES = 0xb000;
+// Neighbours of the arena are no neighbours here.
+constexpr u64 DATA_PAGE[] = {0x8000, 0xe000, 0xa000};
 constexpr u64 SYSTEM = 0xffff'8000'0000'0000;
 constexpr u64 P = 1, W = 2, U = 4, NX = u64{1} << 63;
 constexpr u64 index_of(u64 linear, unsigned level) { return (linear >> (12 + 9 * level) & 511) * 8; }
@@ -59,13 +61,19 @@ struct SoftRunner::Machine {
     put(PML4 + index_of(SYSTEM, 3), PDPT | P | W); // the same pages for the supervisor
     put(PDPT + index_of(DATA, 2), PD_DATA | table);
     put(PDPT + index_of(CODE, 2), PD_CODE | table);
+    put(PDPT + index_of(HIGH + DATA, 2), PD_DATA | table);
+    put(PDPT + index_of(HIGH + CODE, 2), PD_CODE | table);
     put(PD_DATA + index_of(DATA, 1), PT_DATA | table);
     put(PD_CODE + index_of(CODE, 1), PT_CODE | table);
     for (u64 at = 0; at < DATA_SIZE; at += PAGE_SIZE)
-      put(PT_DATA + index_of(DATA + at, 0), (DATA_PAGES + at) | P | (at < DATA_WRITABLE ? W : 0) | U | NX);
+      put(PT_DATA + index_of(DATA + at, 0), DATA_PAGE[at >> PAGE_SHIFT] | P | (at < DATA_WRITABLE ? W : 0) | U | NX);
     for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) put(PT_CODE + index_of(CODE + at, 0), (CODE_PAGES + at) | table);
-    std::memcpy(&platform.ram[DATA_PAGES], arena_pattern().data(), DATA_SIZE);
+    put_data(arena_pattern().data(), DATA_SIZE);
     std::memset(&platform.ram[CODE_PAGES], 0xcc, CODE_SIZE);
+  }
+  void put_data(const u8* data, u64 size) {
+    for (u64 at = 0; at < size; at += PAGE_SIZE)
+      std::memcpy(&platform.ram[DATA_PAGE[at >> PAGE_SHIFT]], data + at, PAGE_SIZE);
   }
   void put(u64 gpa, u64 value) { std::memcpy(&platform.ram[gpa], &value, 8); }
 
@@ -75,7 +83,7 @@ struct SoftRunner::Machine {
     BlockCache& blocks = *vcpu.cpu().blocks;
     u8* const code = &platform.ram[CODE_PAGES];
     std::memset(code, 0xcc, CODE_SIZE);
-    std::memcpy(code + (c.start - CODE), c.code.data(), c.code_size);
+    std::memcpy(code + ((c.start & ~HIGH) - CODE), c.code.data(), c.code_size);
     for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) {
       const u64 page = (CODE_PAGES + at) >> PAGE_SHIFT;
       blocks.wrote(vcpu.cpu(), page, 0, ANCHOR);
@@ -105,7 +113,9 @@ SoftRunner::~SoftRunner() = default;
 void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
   Machine& m = *machine_;
   m.put_code(c);
-  fill_arena(c, &m.platform.ram[DATA_PAGES]);
+  static u8 arena[DATA_WRITABLE];
+  fill_arena(c, arena);
+  m.put_data(arena, DATA_WRITABLE);
   m.vcpu.set_registers(start_registers(c));
   u8 image[512];
   std::memcpy(image, &c.initial.fx, 512);
@@ -133,7 +143,9 @@ void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
     outcome.vector = static_cast<int>(outcome.error >> 3);
     outcome.error = 0;
   }
-  outcome.data.assign(&m.platform.ram[DATA_PAGES], &m.platform.ram[DATA_PAGES] + DATA_WRITABLE);
+  outcome.data.resize(DATA_WRITABLE);
+  for (u64 at = 0; at < DATA_WRITABLE; at += PAGE_SIZE)
+    std::memcpy(&outcome.data[at], &m.platform.ram[DATA_PAGE[at >> PAGE_SHIFT]], PAGE_SIZE);
 }
 
 } // namespace transom::cpu_test

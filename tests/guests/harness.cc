@@ -81,7 +81,10 @@ fs::path write_domain(const GuestRun& run, const Scratch& folder) {
 }
 
 std::string image(const std::string& name) { return std::string(GUEST_DIR) + "/" + name; }
-std::string program(const std::string& name) { return std::string(TRANSOM_BIN_DIR) + "/" + name; }
+std::string program(const std::string& name) {
+  const char* const others = ::getenv("TRANSOM_TEST_BIN"); // mutate.py has programs of its own
+  return std::string(others != nullptr ? others : TRANSOM_BIN_DIR) + "/" + name;
+}
 
 int start_program(const std::vector<std::string>& arguments, const Scratch& folder, const std::string& output) {
   const int pid = ::fork();

@@ -160,6 +160,25 @@ TEST_F(InterruptTest, ADataBreakpointComesAfterTheStore) {
   EXPECT_TRUE(m.vcpu.registers().dr[6] & 2);
 }
 
+TEST_F(InterruptTest, APortBreakpointComesAfterEveryKindOfAccess) {
+  const std::vector<std::vector<int>> accesses = {{0xe4, 0x99}, {0xe6, 0x99}, {0xec}, {0xee}, {0x6c}, {0x6e}};
+  for (const auto& bytes : accesses)
+    for (const u16 port : {0x99, 0x9a}) { // the second is not reached
+      start({bytes[0], bytes.size() > 1 ? bytes[1] : 0x90, 0x90, 0xf4});
+      VcpuRegisters r = m.vcpu.registers();
+      r.dr[0] = port;
+      r.dr[6] = 0xffff'0ff0;
+      r.dr[7] = 0x2'0401; // one byte, I/O
+      r.cr4 |= CR4_DE;
+      r.gpr[RDX] = 0x99;
+      r.gpr[RSI] = r.gpr[RDI] = TestMachine::DATA + 0x103;
+      m.vcpu.set_registers(r);
+      m.vcpu.run_instructions(100, true);
+      EXPECT_EQ(m.vcpu.registers().rip, CODE + (port == 0x99 ? bytes.size() : 4)) << std::hex << bytes[0];
+      EXPECT_EQ((m.vcpu.registers().dr[6] & 1) != 0, port == 0x99) << std::hex << bytes[0];
+    }
+}
+
 TEST_F(InterruptTest, ARequestToLeaveIsNotLostToATrap) {
   start({0x90, 0xf4});
   m.vcpu.cpu().pending_debug = 1 << 14;

@@ -259,6 +259,38 @@ TEST_F(Transfers, IretqPopsANullStackSelectorForTheKernel) {
   EXPECT_EQ(b.cpu.segment[SS].selector, 0);
 }
 
+// With IOPL 3, virtual-8086 code reads and writes its flags: all but IOPL, and VM does not show (SDM 2B, PUSHF and
+// POPF).
+TEST_F(Transfers, PushfdInVirtual8086ModeDoesNotShowVm) {
+  b.vm86_mode(3);
+  b.code({0x66, 0x9c, 0xf4});
+  b.step();
+  EXPECT_EQ(b.get32(Bench::USER_STACK - 4), 0x3002u);
+  EXPECT_TRUE(b.cpu.rflags & FLAG_VM);
+}
+TEST_F(Transfers, PopfInVirtual8086ModeSetsIfAndNotIopl) {
+  b.vm86_mode(3);
+  b.put16(Bench::USER_STACK, 0x0202);
+  b.code({0x9d, 0xf4});
+  b.step();
+  EXPECT_EQ(get_flags(b.cpu) & 0xffff, 0x3202u);
+}
+
+TEST_F(Transfers, ACallOnANonCanonicalStackIsSs) {
+  for (const u8 modrm : {0x16, 0xd7}) { // call [rsi]; call rdi
+    b.long_mode_64(3);
+    b.cpu.gpr[RSP] = (u64{1} << 47) + 0x1000;
+    b.cpu.gpr[RSI] = 0x5000;
+    b.cpu.gpr[RDI] = TARGET;
+    b.put64(0x5000, TARGET);
+    b.code({0xff, modrm});
+    ASSERT_TRUE(b.run());
+    EXPECT_TRUE(b.in_handler(SS_FAULT)) << int{modrm};
+    EXPECT_EQ(b.slot(0, 8), 0u);
+    EXPECT_EQ(b.slot(1, 8), Bench::CODE);
+  }
+}
+
 TEST_F(Transfers, IretqWithANonCanonicalAddressIsGp) {
   b.long_mode_64();
   b.cpu.gpr[RSP] = Bench::STACK - 40;
