@@ -12,7 +12,6 @@
 namespace transom::test {
 namespace {
 
-using testing::AllOf;
 using testing::HasSubstr;
 
 struct Wrong {
