@@ -57,6 +57,23 @@ TEST_F(X87InRealMode, PointersOfAnInstructionAreLinear) {
   EXPECT_EQ(b.get16(TO + 12), 0x1000);
 }
 
+// FXSAVE has the pointers of 64 bits only with REX.W (SDM 1 table 10-2).
+TEST(FxsaveIn64BitMode, HoldsHalfOfAPointerWithoutRexW) {
+  Bench b;
+  b.long_mode_64();
+  b.cpu.fx.fip = 0x0000'7123'4567'89ab;
+  b.cpu.fx.fdp = 0x0000'7fed'cba9'8765;
+  b.cpu.fx.fsw = 0x8080; // an exception is pending: the pointers count on every processor
+  b.code({0x0f, 0xae, 0x07, 0x48, 0x0f, 0xae, 0x06, 0xf4}); // fxsave [rdi]; fxsave64 [rsi]
+  b.cpu.gpr[RDI] = TO & ~15u;
+  b.cpu.gpr[RSI] = (TO & ~15u) + 0x200;
+  ASSERT_TRUE(b.run());
+  EXPECT_EQ(b.get64((TO & ~15u) + 8), 0x4567'89abu);
+  EXPECT_EQ(b.get64((TO & ~15u) + 16) & 0xffff'ffff'ffff, 0xcba9'8765u);
+  EXPECT_EQ(b.get64((TO & ~15u) + 0x208), 0x7123'4567'89abu);
+  EXPECT_EQ(b.get64((TO & ~15u) + 0x210), 0x7fed'cba9'8765u);
+}
+
 // A trapped underflow is not flushed to zero, whatever FTZ says: what is exact stays exact (SDM 1 10.2.3.3).
 TEST(Sse, AnExactResultThatUnderflowsIsNotInexact) {
   Bench b;
