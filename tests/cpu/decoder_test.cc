@@ -273,6 +273,7 @@ TEST(Decoder, ReservedEncodingsAreUndefinedWhenExecuted) {
   const auto check = [&](Mode mode, const std::vector<u8>& code) {
     Case c;
     c.mode = mode;
+    c.initial.rip = c.start - code_base(mode);
     std::copy(code.begin(), code.end(), c.code.begin());
     c.code_size = static_cast<unsigned>(code.size());
     Outcome o;
