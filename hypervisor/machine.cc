@@ -54,7 +54,11 @@ void log_device(u32 level, const std::string& device, const char* text) {
 std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMemory& memory, KvmBackend::Memory map) {
   if (plan.cpu == "kvm" || plan.cpu == "kvm:split")
     return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model, plan.cpu == "kvm:split");
-  return std::make_unique<SoftBackend>(memory.code(), plan.cpu_model);
+  SoftOptions options;
+  options.model = plan.cpu_model;
+  options.translate = plan.cpu == "soft:jit";
+  options.perf_map = plan.perf_map;
+  return std::make_unique<SoftBackend>(memory.code(), std::move(options));
 }
 
 } // namespace

@@ -107,6 +107,7 @@ struct DebugControl {
 // Counters that `transom info` shows; written by the vCPU thread only, read by anyone.
 struct VcpuCounters {
   std::atomic<u64> instructions{0};
+  std::atomic<u64> translated{0}; // of those, the ones that ran as translated code
   std::atomic<u64> exceptions{0};
   std::atomic<u64> interrupts{0};
   std::atomic<u64> tlb_misses{0};

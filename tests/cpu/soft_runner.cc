@@ -54,7 +54,7 @@ struct SoftRunner::Machine {
       : platform(RAM),
         map_memory(CodePages::bytes_for(RAM >> PAGE_SHIFT) / 8 + 1),
         code_pages(map_memory.data(), RAM >> PAGE_SHIFT),
-        vcpu(platform, code_pages, "v2") {
+        vcpu(platform, code_pages, test_options("v2")) {
     platform.record = false;
     const u64 table = P | W | U;
     put(PML4, PDPT | table);
@@ -121,13 +121,13 @@ void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
   std::memcpy(image, &c.initial.fx, 512);
   m.vcpu.set_fpu_state(image);
 
-  const u64 instructions = m.vcpu.cpu().instructions;
+  const u64 instructions = instructions_executed(m.vcpu.cpu());
   if (stepping)
     m.vcpu.run_instructions(100'000, true);
   else
     m.vcpu.run_to_exception();
 
-  outcome.instructions = m.vcpu.cpu().instructions - instructions;
+  outcome.instructions = instructions_executed(m.vcpu.cpu()) - instructions;
   const VcpuRegisters r = m.vcpu.registers();
   std::memcpy(outcome.state.gpr, r.gpr, sizeof r.gpr);
   outcome.state.rip = r.rip;

@@ -5,6 +5,7 @@
 
 #include "hypervisor/vcpu/soft/decode.hpp"
 #include "hypervisor/vcpu/soft/dispatch.hpp"
+#include "hypervisor/vcpu/soft/jit/translator.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
 namespace transom::soft {
@@ -248,6 +249,9 @@ Block* BlockCache::build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* 
   b->count = static_cast<u16>(count);
   used_ += sizeof(Block) + (count + 1) * sizeof(Insn);
   insert(cpu, b);
+  if (cpu.translator != nullptr && b->second == NONE && ram_page < pages_ && !stops_at(cpu, start) &&
+      Translator::translatable(cpu.mode))
+    cpu.translator->adopt(*b);
   return b;
 }
 
@@ -271,8 +275,9 @@ void BlockCache::insert(Cpu& cpu, Block* b) {
 
 // --- dropping
 
-void BlockCache::make_stale(Block* b) {
+void BlockCache::make_stale(Cpu& cpu, Block* b) {
   b->stale = true;
+  if (b->translation != nullptr) cpu.translator->drop(*b);
   for (unsigned n = 0; n <= b->count; ++n) b->insns()[n].handler = stale;
   for (Block** at = &buckets_[bucket(b->gpa, b->mode)]; *at != nullptr; at = &(*at)->chain)
     if (*at == b) {
@@ -293,7 +298,7 @@ void BlockCache::invalidate(Cpu& cpu, u64 ram_page, unsigned offset, unsigned le
     const unsigned bytes =
         second ? (b->bytes > in_first ? b->bytes - in_first : 1u) : (b->bytes < in_first ? b->bytes : in_first);
     if (!b->stale && first < offset + length && offset < first + bytes) {
-      make_stale(b);
+      make_stale(cpu, b);
       bump(cpu.counters.blocks_invalidated);
     }
     if (b->stale) {
@@ -331,6 +336,7 @@ void BlockCache::flush(Cpu& cpu) {
       }
     at += sizeof(Block) + (b->count + 1u) * sizeof(Insn);
   }
+  if (cpu.translator != nullptr) cpu.translator->reset();
   for (u64 n = 0; n < BUCKETS; ++n) buckets_[n] = nullptr;
   forget_all();
   used_ = 0;
@@ -346,7 +352,7 @@ void BlockCache::request_flush(Cpu& cpu) {
 void BlockCache::leave_block(Cpu& cpu) {
   if (cpu.current == nullptr) return;
   Block* const b = block_of(cpu.current);
-  if (!b->stale) make_stale(b);
+  if (!b->stale) make_stale(cpu, b);
 }
 
 } // namespace transom::soft

@@ -22,6 +22,8 @@ struct PageLink {
   PageLink* next;
 };
 
+struct Translation;
+
 struct Block {
   u64 gpa;      // first byte
   u64 second;   // page-crossing block: gpa of the second page, else ~0
@@ -32,6 +34,9 @@ struct Block {
   u16 bytes;
   u16 count; // instructions; record [count] may be the fall-through
   bool stale;
+  u32 runs = 0;                       // until it is translated
+  Handler first = nullptr;            // handler of the first instruction, when the record has another; null: never translated
+  Translation* translation = nullptr; // the newest
   Insn* insns() { return reinterpret_cast<Insn*>(this + 1); }
 };
 static_assert(sizeof(Block) % alignof(Insn) == 0);
@@ -121,7 +126,7 @@ class BlockCache {
   bool stops_at(const Cpu& cpu, unsigned offset) const { return !(cpu.mode & MODE_STEP) && breakpoints_[offset]; }
   void insert(Cpu& cpu, Block* block);
   void mark(u64 ram_page);
-  void make_stale(Block* block);
+  void make_stale(Cpu& cpu, Block* block);
   void invalidate(Cpu& cpu, u64 ram_page, unsigned offset, unsigned length);
 
   struct Free {

@@ -19,6 +19,17 @@ void Segment::refresh() {
   flat = base == 0 && first == 0 && last == 0xffff'ffff;
 }
 
+void update_flat(Cpu& cpu) {
+  const auto everything = [&cpu](SegmentIndex n) {
+    const Segment& s = cpu.segment[n];
+    return s.flat && s.readable && s.writable;
+  };
+  constexpr unsigned WIDE = MODE_PE | MODE_CODE32 | MODE_STACK32 | MODE_FLAT_CS;
+  const bool flat = (cpu.mode & (WIDE | MODE_64 | MODE_VM)) == WIDE && cpu.segment[CS].base == 0 && everything(SS) &&
+                    everything(DS) && everything(ES);
+  cpu.mode = static_cast<u16>((cpu.mode & ~MODE_FLAT) | (flat ? MODE_FLAT : 0));
+}
+
 void update_mode(Cpu& cpu) {
   const Segment &cs = cpu.segment[CS], &ss = cpu.segment[SS];
   const bool protection = cpu.cr0 & CR0_PE, lma = cpu.efer & EFER_LMA;
@@ -34,12 +45,14 @@ void update_mode(Cpu& cpu) {
   if (protection && !lma && (cpu.rflags & FLAG_VM)) mode |= MODE_VM;
   if (sixty_four || cs.limit == 0xffff'ffff) mode |= MODE_FLAT_CS;
   if ((cpu.rflags & FLAG_TF) || watching_data) mode |= MODE_STEP;
+  const bool alignment = cpu.cpl == 3 && (cpu.cr0 & CR0_AM) && (cpu.rflags & FLAG_AC);
+  if (alignment) mode |= MODE_ALIGN;
   cpu.mode = static_cast<u16>(mode);
+  update_flat(cpu);
   cpu.sse_allowed = !(cpu.cr0 & (CR0_EM | CR0_TS)) && (cpu.cr4 & CR4_OSFXSR);
   unload_fp(cpu); // loaded control words mean that the unit may be used
   cpu.code_base = sixty_four ? 0 : cs.base;
   cpu.code_limit = sixty_four ? ~u64{0} : cs.limit;
-  const bool alignment = cpu.cpl == 3 && (cpu.cr0 & CR0_AM) && (cpu.rflags & FLAG_AC);
   cpu.tlb = alignment || watching_data ? cpu.slow_tlb : cpu.tlbs[cpu.cpl == 3].entry;
 }
 

@@ -7,6 +7,7 @@
 #include "core/code_pages.hpp"
 #include "core/types.hpp"
 #include "hypervisor/vcpu/soft/insn.hpp"
+#include "hypervisor/vcpu/soft/jit/state.hpp"
 #include "hypervisor/vcpu/vcpu.hpp"
 
 namespace transom::soft {
@@ -82,8 +83,9 @@ struct Event {
 // another index (never equal). `tag <= linear <= tag + 4096 - size` in one unsigned compare means: do it on the host.
 inline constexpr u64 TLB_ENTRIES = 1024;
 struct TlbEntry {
-  u64 read, write, exec;
-  u64 addend; // host address − linear address
+  u64 read, write;
+  u64 host;   // host address of the page
+  u64 addend; // the same − linear address
 };
 // Cold half of the entry: the walk's answer, also for pages that are never direct (devices, code pages).
 struct TlbInfo {
@@ -119,9 +121,12 @@ enum ModeBits : u16 {
   MODE_VM = 64,       // virtual 8086
   MODE_FLAT_CS = 128, // CS allows all 4 GiB (or 64-bit mode): no limit checks on branches
   MODE_STEP = 256,    // one instruction a block: TF, instruction breakpoints, interrupt shadows, run_instructions()
+  MODE_FLAT = 512,    // 32-bit protected mode, where CS, SS, DS and ES have no base and allow all 4 GiB
+  MODE_ALIGN = 1024,  // alignment is checked
 };
 
 class BlockCache;
+class Translator;
 struct Model; // what CPUID shows; cpuid.cc
 struct Cpu;
 
@@ -165,7 +170,8 @@ struct Cpu {
   bool sse_allowed = false;   // derived: by CR0.EM, CR0.TS and CR4.OSFXSR
   u64 rflags = 2;             // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
   u64 rip = 0xfff0;           // valid between instructions, and inside handlers that end a block (see exception.hpp)
-  u64 instructions = 0;
+  u64 instructions = 0; // executed by handlers; Cpu::translated has the others
+  TranslatedState translated;
 
   Segment segment[SEGMENTS];
   Segment ldtr, tr;
@@ -192,6 +198,7 @@ struct Cpu {
   // --- surroundings
   Platform platform{*this};
   BlockCache* blocks = nullptr;
+  Translator* translator = nullptr; // null: everything is interpreted
   const Model* model = nullptr;
   u64 a20_mask = ~u64{0};
   u64 code_base = 0;       // linear − RIP; 0 in 64-bit mode
@@ -203,7 +210,12 @@ struct Cpu {
   PhysEntry phys[PHYS_ENTRIES];   // platform->page(), remembered
   u64 large_pages[64] = {};       // hashed 2 MiB regions that large-page translations were taken from, for INVLPG
   TlbEntry slow_tlb[TLB_ENTRIES]; // never hits: in force while alignment checks or data breakpoints watch every access
+  CodeTags code_tags[2];          // by privilege, as tlbs
+  JumpEntry jumps[JUMP_ENTRIES];
 };
+
+// Instructions executed, however.
+inline u64 instructions_executed(const Cpu& cpu) { return cpu.instructions + cpu.translated.instructions; }
 
 // Puts the host's control words back, and the flags that the guest's instructions have raised into Fx::mxcsr.
 void unload_fp_now(Cpu& cpu);
@@ -238,6 +250,7 @@ inline bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(ad
 
 // After any change of CS, SS, CPL, CR0, CR4, EFER, DR7 or RFLAGS.{TF,VM,AC}: recomputes mode bits and the TLB in force.
 void update_mode(Cpu& cpu);
+void update_flat(Cpu& cpu); // its MODE_FLAT alone: after a change of DS or ES
 
 // --- registers at an operand size. 32-bit writes clear the upper half. u8: `n` is a byte offset (see Insn::reg).
 template <class T>

@@ -45,7 +45,7 @@ TEST(Breakpoint, StopsBeforeItsInstructionEveryTimeAndOnlyOnceATime) {
     EXPECT_TRUE(m.run());
     EXPECT_EQ(m.gpr(RAX), 5u);
     EXPECT_EQ(std::vector<u8>(m.at(CODE), m.at(CODE) + 16), before);
-    EXPECT_EQ(m.vcpu.cpu().instructions, 16u);
+    EXPECT_EQ(instructions_executed(m.vcpu.cpu()), 16u);
   }
 }
 
@@ -147,7 +147,7 @@ TEST(Breakpoint, IsHitAgainByWhoComesBackToIt) {
   m.start_64();
   m.vcpu.set_debug({{CODE}, false});
   for (int n = 0; n < 3; ++n) ASSERT_EQ(m.vcpu.run(), RunResult::debug);
-  EXPECT_EQ(m.vcpu.cpu().instructions, 2u);
+  EXPECT_EQ(instructions_executed(m.vcpu.cpu()), 2u);
 }
 
 TEST(Breakpoint, IsNotForgottenWhenTheRunIsLeftFirst) {

@@ -77,7 +77,7 @@ TEST_F(InterruptTest, AnInterruptThatGoesAwayIsNotDelivered) {
   } platform(1 << 20);
   std::vector<u64> memory(CodePages::bytes_for(256) / 8 + 1);
   CodePages pages(memory.data(), 256);
-  SoftVcpu vcpu(platform, pages);
+  SoftVcpu vcpu(platform, pages, test_options());
   platform.ram[0x1000] = 0xf4;
   VcpuRegisters r;
   r.cs = {0, 0x93, 0xffff, 0};

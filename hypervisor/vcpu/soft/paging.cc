@@ -1,6 +1,7 @@
 #include "hypervisor/vcpu/soft/paging.hpp"
 
 #include "hypervisor/vcpu/soft/block_cache.hpp"
+#include "hypervisor/vcpu/soft/jit/translator.hpp"
 
 namespace transom::soft {
 
@@ -134,7 +135,7 @@ u64 invalid_tag(u64 index) { return index == 0 ? PAGE_SIZE : 0; } // a page with
 
 void drop(Tlb& tlb, u64 index) {
   const u64 none = invalid_tag(index);
-  tlb.entry[index] = {none, none, none, 0};
+  tlb.entry[index] = {none, none, 0, 0};
   tlb.info[index].valid = false;
 }
 
@@ -148,7 +149,7 @@ void fill(Cpu& cpu, Tlb& tlb, u64 index, u64 page, const Walk& w) {
   TlbEntry& e = tlb.entry[index];
   e.read = host.read != nullptr ? page : none;
   e.write = direct_write ? page : none;
-  e.exec = w.executable ? page : none;
+  e.host = reinterpret_cast<u64>(host.read);
   e.addend = reinterpret_cast<u64>(host.read) - page;
   if (!w.global) {
     if (tlb.locals < TLB_ENTRIES) tlb.local[tlb.locals] = static_cast<u16>(index);
@@ -238,7 +239,7 @@ void reset_tlb(Cpu& cpu) {
     drop(cpu.tlbs[0], n);
     drop(cpu.tlbs[1], n);
     const u64 none = invalid_tag(n);
-    cpu.slow_tlb[n] = {none, none, none, 0};
+    cpu.slow_tlb[n] = {none, none, 0, 0};
   }
   cpu.tlbs[0].locals = cpu.tlbs[1].locals = 0;
   for (u64& word : cpu.large_pages) word = 0;
@@ -246,6 +247,7 @@ void reset_tlb(Cpu& cpu) {
 
 void flush_tlb(Cpu& cpu) {
   reset_tlb(cpu);
+  forget_code_tags(cpu);
   cpu.blocks->forget_all();
 }
 
@@ -260,6 +262,7 @@ void flush_tlb_local(Cpu& cpu) {
     }
     tlb.locals = 0;
   }
+  forget_local_code_tags(cpu);
   cpu.blocks->forget_local();
 }
 
@@ -270,12 +273,14 @@ void flush_tlb_page(Cpu& cpu, u64 linear) {
     for (Tlb& tlb : cpu.tlbs)
       for (u64 n = 0; n < TLB_ENTRIES; ++n)
         if (tlb.info[n].valid && (tlb.info[n].page ^ linear) >> 22 == 0) drop(tlb, n);
+    forget_code_tags(cpu);
     cpu.blocks->forget_region(linear, 22);
     return;
   }
   const u64 index = (linear >> PAGE_SHIFT) % TLB_ENTRIES;
   drop(cpu.tlbs[0], index);
   drop(cpu.tlbs[1], index);
+  forget_code_tag(cpu, linear);
   cpu.blocks->forget_page(linear);
 }
 

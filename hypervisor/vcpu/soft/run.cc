@@ -113,7 +113,8 @@ RunResult SoftVcpu::dispatch_loop() {
   _setjmp(cpu.fault_env); // raised events arrive here, in cpu.event
   for (;;) {
     unload_fp(cpu);
-    cpu.counters.instructions.store(cpu.instructions, std::memory_order_relaxed);
+    cpu.counters.instructions.store(instructions_executed(cpu), std::memory_order_relaxed);
+    cpu.counters.translated.store(cpu.translated.instructions, std::memory_order_relaxed);
     if (cpu.shutdown) return RunResult::shutdown;
     if (cpu.event.kind != EventKind::none) {
       past_breakpoint_ = false;

@@ -8,22 +8,33 @@
 #include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/fpu.hpp"
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
+#include "hypervisor/vcpu/soft/jit/translator.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
 namespace transom {
 
 using namespace soft;
 
-SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, std::string_view model,
+struct SoftVcpu::Memory {
+  alignas(64) u8 stack[64 << 10];
+  Cpu cpu;
+};
+
+SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const SoftOptions& options,
                    std::atomic<u32>* exit_flag, u32 number)
-    : cpu_(std::make_unique<Cpu>()), blocks_(std::make_unique<BlockCache>(VcpuCodePages(code_pages, number))) {
+    : memory_(new Memory), cpu_(&memory_->cpu), blocks_(std::make_unique<BlockCache>(VcpuCodePages(code_pages, number))) {
   Cpu& cpu = *cpu_;
   cpu.platform = &platform;
   cpu.blocks = blocks_.get();
   cpu.exit_flag = exit_flag != nullptr ? exit_flag : &own_flag_;
-  cpu.model = find_model(model);
+  cpu.model = find_model(options.model);
   if (cpu.model == nullptr)
-    throw std::invalid_argument("cpu_model \"" + std::string(model) + "\" is unknown; accepted: base, v2, host");
+    throw std::invalid_argument("cpu_model \"" + options.model + "\" is unknown; accepted: base, v2, host");
+  if (options.translate) {
+    translator_ = std::make_unique<Translator>(
+        cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map});
+    cpu.translator = translator_.get();
+  }
   reset();
 }
 

@@ -3,7 +3,7 @@
 
 #include <memory>
 #include <optional>
-#include <string_view>
+#include <string>
 
 #include "hypervisor/vcpu/vcpu.hpp"
 
@@ -11,16 +11,24 @@ namespace transom::soft {
 struct Cpu;
 struct Fx;
 class BlockCache;
+class Translator;
 } // namespace transom::soft
 
 namespace transom {
 
+struct SoftOptions {
+  std::string model = "base";           // a CPUID model name
+  bool translate = false;               // code that runs often becomes code of the host
+  u32 threshold = 40;                   // how often that is, for a block
+  u64 code_bytes = u64{48} << 20;       // for translated code; full: all of it goes, and what is hot comes back
+  std::string perf_map;                 // path of a map of translated code for perf; empty: none
+};
+
 class SoftVcpu final : public Vcpu {
  public:
   // `exit_flag` may live in shared memory; null: the vCPU has its own. `platform` and the memory of `code_pages`
-  // outlive it. `model` is a CPUID model name; an unknown one throws std::invalid_argument. `number`: its bit in
-  // `code_pages`.
-  SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, std::string_view model = "base",
+  // outlive it. An unknown model throws std::invalid_argument. `number`: its bit in `code_pages`.
+  SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const SoftOptions& options = {},
            std::atomic<u32>* exit_flag = nullptr, u32 number = 0);
   ~SoftVcpu() override;
 
@@ -60,8 +68,11 @@ class SoftVcpu final : public Vcpu {
   bool stops_here();  // a debugger's breakpoint
   RunResult dispatch_loop();
 
-  std::unique_ptr<soft::Cpu> cpu_;
+  struct Memory; // the CPU, and below it the stack that signals find while translated code runs
+  std::unique_ptr<Memory> memory_;
+  soft::Cpu* cpu_;
   std::unique_ptr<soft::BlockCache> blocks_;
+  std::unique_ptr<soft::Translator> translator_;
   std::atomic<u32> own_flag_{0};
   LastEvent last_event_;
   DebugControl debug_;            // breakpoints in ascending order

@@ -86,7 +86,10 @@ Segment real_segment(const Cpu& cpu, unsigned index, u16 selector); // real mode
 Segment vm86_segment(u16 selector);
 Segment checked_segment(Cpu& cpu, unsigned index, u16 selector);         // MOV/POP to anything but CS, in any mode
 Segment stack_segment(Cpu& cpu, u16 selector, unsigned cpl, u8 invalid); // SS for that CPL; `invalid`: #GP or #TS
-inline void set_segment(Cpu& cpu, unsigned index, const Segment& s) { cpu.segment[index] = s; }
+inline void set_segment(Cpu& cpu, unsigned index, const Segment& s) {
+  cpu.segment[index] = s;
+  if (index == DS || index == ES) update_flat(cpu); // the others come with update_mode()
+}
 void drop_inner_segments(Cpu& cpu); // after a return to an outer level: data segments it may not use become null
 
 // Raises #GP(0) if `rip` cannot be executed in code segment `d`.

@@ -12,6 +12,7 @@
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
 #include "hypervisor/vcpu/soft/system.hpp"
+#include "hypervisor/vcpu/soft/test_options.hpp"
 
 namespace transom::soft {
 
@@ -49,7 +50,7 @@ class SystemBench : public VcpuPlatform {
       : ram_(RAM),
         marks_(CodePages::bytes_for(RAM / PAGE_SIZE) / 8 + 1),
         pages_(marks_.data(), RAM / PAGE_SIZE),
-        vcpu(*this, pages_, "base"),
+        vcpu(*this, pages_, test_options()),
         cpu(vcpu.cpu()) {
     vcpu.reset();
     put64(GDT + CODE32, descriptor(0, 0xf'ffff, 0x9a, 0xc));

@@ -13,6 +13,7 @@
 
 #include "hypervisor/vcpu/soft/cpu.hpp"
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
+#include "hypervisor/vcpu/soft/test_options.hpp"
 
 namespace transom::soft {
 
@@ -120,11 +121,11 @@ struct TestMachine {
   static constexpr u64 RAM = 16 << 20, CODE = 0x1'0000, DATA = 0x2'0000, STACK = 0x8'0000, TABLES = 0x10'0000;
   static constexpr u64 PTE_OF_0 = TABLES + 0x3000; // 1024 entries
 
-  TestMachine()
+  explicit TestMachine(const SoftOptions& options = test_options())
       : platform(RAM),
         map_memory(CodePages::bytes_for(RAM >> PAGE_SHIFT) / 8 + 1),
         code_pages(map_memory.data(), RAM >> PAGE_SHIFT),
-        vcpu(platform, code_pages) {}
+        vcpu(platform, code_pages, options) {}
 
   u8* at(u64 gpa) { return &platform.ram[gpa]; }
   template <class T>

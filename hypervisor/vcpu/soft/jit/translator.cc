@@ -1,0 +1,250 @@
+#include "hypervisor/vcpu/soft/jit/translator.hpp"
+
+#include <cstring>
+#include <new>
+#include <unistd.h>
+
+#include "hypervisor/vcpu/soft/exception.hpp"
+#include "hypervisor/vcpu/soft/fpu.hpp"
+#include "hypervisor/vcpu/soft/jit/compiler.hpp"
+#include "hypervisor/vcpu/soft/jit/layout.hpp"
+#include "hypervisor/vcpu/soft/paging.hpp"
+
+namespace transom::soft {
+
+namespace {
+
+constexpr u64 NULL_RECORD = 1; // step()'s and the thunks' word for "to the run loop"
+constexpr unsigned MOST_ADDRESSES = 4; // translations of one block
+
+const Insn* stop(Cpu&, const Insn* i) { return i; }
+
+} // namespace
+
+struct Translator::One {
+  Block block;
+  Insn insn[2];
+};
+
+Translator::Translator(Cpu& cpu, const Options& options)
+    : cpu_(cpu), options_(options), arena_(options.arena_bytes), one_(std::make_unique<One>()) {
+  if (!options.perf_map.empty()) perf_map_.reset(std::fopen(options.perf_map.c_str(), "ae"));
+  make_thunks();
+  reset();
+}
+
+Translator::~Translator() = default;
+
+void Translator::adopt(Block& block) const {
+  block.first = block.insns()->handler;
+  block.insns()->handler = count_run;
+}
+
+void Translator::drop(Block& block) {
+  for (Translation* t = block.translation; t != nullptr; t = t->next) {
+    // Jump to the exit that looks the address up again. Nobody is in the middle of these bytes: an instruction that calls
+    // out is longer.
+    u8* const entry = arena_.writable(t->entry);
+    const i32 distance = static_cast<i32>(t->dead - (t->entry + 5));
+    entry[0] = 0xe9;
+    std::memcpy(entry + 1, &distance, 4);
+  }
+  block.translation = nullptr;
+}
+
+void Translator::reset() {
+  for (const auto& t : translations_)
+    if (Block& b = *t->block; b.translation == t.get()) {
+      b.translation = nullptr;
+      b.runs = 0;
+      if (!b.stale) b.insns()->handler = count_run;
+    }
+  translations_.clear();
+  steps_.clear();
+  exits_.clear();
+  arena_.hot.used = thunk_bytes_;
+  arena_.cold.used = 0;
+  for (JumpEntry& e : cpu_.jumps) e = {JumpEntry::NONE, nullptr, 0, nullptr};
+  for (ReturnSite& r : cpu_.translated.returns) r = {JumpEntry::NONE, nullptr}; // no RIP is that
+  ++resets_;
+}
+
+const Insn* Translator::enter(const Translation& t) { return enter_(cpu_.gpr, t.entry); }
+
+const Translation* Translator::find(Block& block, u64 rip) {
+  unsigned addresses = 0;
+  for (const Translation* t = block.translation; t != nullptr; t = t->next, ++addresses)
+    if (t->rip == rip) return t;
+  if (block.runs < options_.threshold) {
+    ++block.runs;
+    return nullptr;
+  }
+  return addresses < MOST_ADDRESSES ? translate(block, rip) : nullptr;
+}
+
+const Translation* Translator::translate(Block& block, u64 rip) {
+  if (arena_.left(arena_.hot) < BlockCompiler::MOST_BYTES || arena_.left(arena_.cold) < BlockCompiler::MOST_BYTES)
+    reset();
+  auto t = std::make_unique<Translation>(Translation{&block, rip, nullptr, nullptr, 0, block.translation});
+  const std::size_t steps = steps_.size(), exits = exits_.size();
+  if (!BlockCompiler(cpu_, *this, *t).compile()) {
+    steps_.resize(steps);
+    exits_.resize(exits);
+    if (block.translation == nullptr) block.insns()->handler = block.first; // for good
+    return nullptr;
+  }
+  block.translation = t.get();
+  block.insns()->handler = run_translation;
+  write_perf_map(*t);
+  translations_.push_back(std::move(t));
+  return block.translation;
+}
+
+void Translator::write_perf_map(const Translation& t) {
+  if (perf_map_ == nullptr) return;
+  std::fprintf(perf_map_.get(), "%llx %x guest_%llx\n", static_cast<unsigned long long>(reinterpret_cast<u64>(t.entry)),
+               t.bytes, static_cast<unsigned long long>(t.rip));
+  std::fflush(perf_map_.get());
+}
+
+// --- handlers
+
+const Insn* count_run(Cpu& cpu, const Insn* i) {
+  Block* const b = block_of(i);
+  if (const Translation* t = cpu.translator->find(*b, cpu.gpr[REG_RIP])) {
+    const Insn* const to = cpu.translator->enter(*t);
+    return to == nullptr ? nullptr : go(cpu, to);
+  }
+  return b->first(cpu, i);
+}
+
+const Insn* run_translation(Cpu& cpu, const Insn* i) {
+  const Translation* t = block_of(i)->translation;
+  if (t->rip != cpu.gpr[REG_RIP]) [[unlikely]]
+    return count_run(cpu, i);
+  const Insn* const to = cpu.translator->enter(*t);
+  return to == nullptr ? nullptr : go(cpu, to);
+}
+
+// --- called by translated code
+
+u64 Translator::step(Cpu& cpu, u64 site) {
+  Translator& self = *cpu.translator;
+  const StepSite s = self.steps_[static_cast<u32>(site)];
+  Block& b = *s.translation->block;
+  const Insn* const i = b.insns() + s.record;
+  One& one = *self.one_;
+  one.insn[0] = *i;
+  if (s.record == 0) one.insn[0].handler = b.first;
+  one.insn[0].ordinal = 1;
+  one.insn[1] = Insn{};
+  one.insn[1].handler = stop;
+  one.insn[1].ordinal = 2;
+  one.insn[1].offset = static_cast<u16>(i->offset + i->length);
+  one.block.gpa = b.gpa;
+  one.block.mode = b.mode;
+  one.block.count = 1;
+  one.block.stale = false;
+
+  cpu.gpr[REG_RIP] = s.translation->rip;
+  cpu.translated.instructions += s.counted; // in case it faults
+  cpu.leave = true;                         // whoever looks for more code goes to the run loop
+  const Insn* r = one.insn;
+  do r = r->handler(cpu, r);
+  while (r != nullptr && r->handler != stop);
+  if (r == nullptr) return NULL_RECORD;
+  cpu.leave = false;
+  cpu.current = nullptr;
+  ++cpu.instructions;
+  bool go_on = !b.stale && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
+  if (s.fp && !(cpu.fp_loaded & LOADED_MXCSR)) {
+    if ((cpu.fx.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
+      load_mxcsr(cpu);
+    else
+      go_on = false;
+  }
+  if (go_on) {
+    cpu.translated.instructions -= s.counted;
+    return 0;
+  }
+  // The interpreter counts the whole block when it leaves it.
+  cpu.instructions -= i->ordinal;
+  return reinterpret_cast<u64>(i + 1);
+}
+
+// Where code at `rip` runs: a translation's entry, or null with what the interpreter is to run in `scratch`.
+const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
+  cpu.rip = rip;
+  cpu.current = nullptr;
+  cpu.translated.scratch = NULL_RECORD;
+  if (cpu.exit_flag->load(std::memory_order_relaxed) != 0 || cpu.leave) return nullptr;
+  Block* b = cpu.blocks->remembered(cpu, rip);
+  if (b == nullptr) b = cpu.blocks->find_and_remember(cpu); // may fault
+  cpu.gpr[REG_RIP] = rip;
+  cpu.translated.scratch = reinterpret_cast<u64>(b->insns());
+  if (b->first == nullptr) return nullptr;
+  const Translation* const t = find(*b, rip);
+  if (t == nullptr) return nullptr;
+  const bool user = user_mode(cpu);
+  CodeTags& tags = cpu.code_tags[user];
+  const u64 index = (rip >> PAGE_SHIFT) % CODE_TAGS;
+  tag = code_tag(rip, b->ram[0]);
+  slot = &tags.tag[index];
+  if (tags.tag[index] != tag) {
+    tags.tag[index] = tag;
+    const TlbInfo& info = cpu.tlbs[user].info[(rip >> PAGE_SHIFT) % TLB_ENTRIES];
+    if (!(info.valid && info.page == (rip & PAGE_MASK) && info.global)) {
+      if (tags.locals < CODE_TAGS) tags.local[tags.locals] = static_cast<u16>(index);
+      ++tags.locals;
+    }
+  }
+  return t->entry;
+}
+
+const u8* Translator::resolve(Cpu& cpu, u64 site) {
+  Translator& self = *cpu.translator;
+  const u64 resets = self.resets_;
+  const ExitSite s = self.exits_[static_cast<u32>(site)];
+  u64 tag;
+  const u64* slot;
+  const u8* const code = self.lookup(cpu, s.rip, tag, slot);
+  if (code == nullptr || s.jump == nullptr || self.resets_ != resets) return code;
+  const i32 distance = static_cast<i32>(code - (self.arena_.executable(s.jump) + 4));
+  std::memcpy(s.jump, &distance, 4);
+  if (s.tag != nullptr) std::memcpy(s.tag, &tag, 8);
+  return code;
+}
+
+const u8* Translator::resolve_indirect(Cpu& cpu, u64 rip) {
+  u64 tag;
+  const u64* slot;
+  const u8* const code = cpu.translator->lookup(cpu, rip, tag, slot);
+  if (code != nullptr) {
+    const u64 key = rip ^ u64{cpu.mode} << 48;
+    cpu.jumps[rip % JUMP_ENTRIES] = {key, code, tag, slot};
+  }
+  return code;
+}
+
+// --- code tags
+
+void forget_code_tags(Cpu& cpu) {
+  for (CodeTags& t : cpu.code_tags) {
+    std::memset(t.tag, 0, sizeof t.tag);
+    t.locals = 0;
+  }
+}
+void forget_local_code_tags(Cpu& cpu) {
+  for (CodeTags& t : cpu.code_tags) {
+    if (t.locals > CODE_TAGS)
+      std::memset(t.tag, 0, sizeof t.tag);
+    else
+      for (u32 n = 0; n < t.locals; ++n) t.tag[t.local[n]] = 0;
+    t.locals = 0;
+  }
+}
+void forget_code_tag(Cpu& cpu, u64 linear) {
+  for (CodeTags& t : cpu.code_tags) t.tag[(linear >> PAGE_SHIFT) % CODE_TAGS] = 0;
+}
+
+} // namespace transom::soft
