@@ -106,7 +106,7 @@ Planned Planner::make() {
   plan.name = config_.name;
   plan.memory = config_.memory;
   plan.cpus = config_.cpus;
-  plan.cpu = config_.cpu.rfind("kvm", 0) == 0 ? config_.cpu : "soft:interp"; // the only engine of this version
+  plan.cpu = config_.cpu == "soft" || config_.cpu == "auto" ? "soft:jit" : config_.cpu;
   plan.cpu_model = config_.cpu_model;
   plan.reboot_exits = config_.reboot_exits;
   plan.boot = config_.boot;

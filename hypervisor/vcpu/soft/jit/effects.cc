@@ -75,7 +75,7 @@ Effects one_byte(const Decoded& d) {
   if (op < 0x50) return make(Kind::inc_dec, d, 0, SET_ALL & ~SET_CF, bit(d.rm)); // not in 64-bit code
   if (op < 0x58) return stack(Kind::push, d, 0);
   if (op < 0x60) return stack(Kind::pop, d, bit(d.rm));
-  if ((op & 0xf0) == 0x70) return make(Kind::jcc, d, CONDITION_READS[op >> 1 & 7], 0, 0);
+  if ((op & 0xf0) == 0x70) return d.osz == 2 ? Effects{} : make(Kind::jcc, d, CONDITION_READS[op >> 1 & 7], 0, 0);
   if ((op & 0xf0) == 0xb0) return make(Kind::mov, d, 0, 0, bit(op < 0xb8 ? d.rm / 8u : d.rm));
   switch (op) {
     case 0x63: return d.code64() ? make(Kind::extend, d, 0, 0, bit(d.reg)) : Effects{};

@@ -43,6 +43,7 @@ struct TranslatedState {
   const u8* indirect = nullptr;
   const u8* leave = nullptr;
   u64 instructions = 0; // executed by translated code, as far as counted
+  u64 slow = 0;         // of those, the ones that took the slow path
   u64 return_top = 0;   // byte offset into returns, in the low byte
   u64 scratch = 0;
   ReturnSite returns[RETURN_SITES] = {};

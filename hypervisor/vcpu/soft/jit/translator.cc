@@ -155,7 +155,6 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   if (r == nullptr) return NULL_RECORD;
   cpu.leave = false;
   cpu.current = nullptr;
-  ++cpu.instructions;
   bool go_on = !b.stale && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
   if (s.fp && !(cpu.fp_loaded & LOADED_MXCSR)) {
     if ((cpu.fx.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
@@ -165,10 +164,14 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   }
   if (go_on) {
     cpu.translated.instructions -= s.counted;
+    if (s.counts)
+      ++cpu.translated.slow; // the translation counts it
+    else
+      ++cpu.instructions;
     return 0;
   }
   // The interpreter counts the whole block when it leaves it.
-  cpu.instructions -= i->ordinal;
+  cpu.instructions -= i->ordinal - 1u;
   return reinterpret_cast<u64>(i + 1);
 }
 
@@ -179,7 +182,7 @@ const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
   cpu.translated.scratch = NULL_RECORD;
   if (cpu.exit_flag->load(std::memory_order_relaxed) != 0 || cpu.leave) return nullptr;
   Block* b = cpu.blocks->remembered(cpu, rip);
-  if (b == nullptr) b = cpu.blocks->find_and_remember(cpu); // may fault
+  if (b == nullptr || b->stale) b = cpu.blocks->find_and_remember(cpu); // may fault
   cpu.gpr[REG_RIP] = rip;
   cpu.translated.scratch = reinterpret_cast<u64>(b->insns());
   if (b->first == nullptr) return nullptr;
