@@ -108,6 +108,8 @@ Planned Planner::make() {
   plan.cpus = config_.cpus;
   plan.cpu = config_.cpu == "soft" || config_.cpu == "auto" ? "soft:jit" : config_.cpu;
   plan.cpu_model = config_.cpu_model;
+  plan.code_cache = config_.code_cache;
+  plan.perf_map = config_.debug.perf_map;
   plan.reboot_exits = config_.reboot_exits;
   plan.boot = config_.boot;
   plan.crash = config_.debug.crash;

@@ -162,7 +162,11 @@ Config ConfigReader::read(const toml::table& root) {
   if (const auto model = t.word("cpu_model", {"base", "v2", "host"})) config_.cpu_model = *model;
   t.word("xen", {"auto", "off"}, {"on"});
   t.later("xen_upcall");
-  t.later("code_cache");
+  if (const auto cache = t.size("code_cache")) {
+    config_.code_cache = *cache;
+    if (*cache < MIN_CODE_CACHE || *cache > MAX_CODE_CACHE || *cache % (64 << 10) != 0)
+      t.fail("code_cache", fmt::format("found {} bytes; 4M to 512M in steps of 64K are accepted", *cache));
+  }
   t.word("timer_mode", {"catch-up"}, {"drop"});
   if (const auto rtc = t.word("rtc", {"utc", "localtime"})) config_.localtime = *rtc == "localtime";
   t.word("rtc_policy", {"follow"}, {"continue"});
@@ -339,6 +343,7 @@ void ConfigReader::read_debugger(TableReader& t) {
 
 void ConfigReader::read_debug(TableReader t) {
   config_.debug.exit = t.boolean("exit").value_or(false);
+  config_.debug.perf_map = t.boolean("perf_map").value_or(false);
   config_.debug.e9 = stream(t, "e9");
   config_.debug.firmware_log = stream(t, "firmware_log");
   config_.debug.block_delay_ms = static_cast<u32>(t.integer("block_delay_ms", 0, 60'000).value_or(0));

@@ -36,6 +36,7 @@ struct DebugConfig {
   u32 block_delay_ms = 0; // every disk request is held this long
   CrashPlan crash;
   std::optional<DebuggerPlan> gdb;
+  bool perf_map = false;
 };
 
 struct Config {
@@ -44,6 +45,7 @@ struct Config {
   u64 memory = 512 << 20;
   u32 cpus = 1;
   std::string cpu = "auto", cpu_model = "v2";
+  u64 code_cache = 32 << 20;
   bool localtime = false;
   bool reboot_exits = false;
   BootPlan boot;

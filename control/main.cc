@@ -37,7 +37,7 @@ int report(const Error& failure) {
 struct RunArguments {
   std::string file, cpu, console, memory, kernel, initrd, cmdline, gdb;
   std::vector<std::string> sets, disks;
-  bool wait = false;
+  bool wait = false, perf_map = false;
   RunOptions options;
 };
 
@@ -55,6 +55,7 @@ Result<std::vector<Setting>> settings_of(const RunArguments& a) {
   if (!a.console.empty()) settings.push_back({"serial.0.to", a.console, "--console"});
   if (!a.gdb.empty()) settings.push_back({"debug.gdb", a.gdb, "--gdb"});
   if (a.wait) settings.push_back({"debug.wait", "true", "--wait", false});
+  if (a.perf_map) settings.push_back({"debug.perf_map", "true", "--perf-map", false});
   for (const std::string& set : a.sets) {
     const size_t equals = set.find('=');
     if (equals == std::string::npos || equals == 0) return error(fmt::format("--set {}: KEY=VALUE is needed", set));
@@ -159,13 +160,14 @@ int command_line(int argc, char** argv) {
     run_command->add_option(option, value, help)->take_last();
   };
   once("--memory", arguments.memory, "such as 512M");
-  once("--cpu", arguments.cpu, "auto, kvm, kvm:split, soft, soft:interp");
+  once("--cpu", arguments.cpu, "auto, kvm, kvm:split, soft, soft:interp, soft:jit");
   once("--kernel", arguments.kernel, "boot this kernel directly");
   once("--initrd", arguments.initrd, "with this initial RAM disk");
   once("--cmdline", arguments.cmdline, "and this command line");
   once("--console", arguments.console, "stdio or none: the first serial port");
   once("--gdb", arguments.gdb, "unix:PATH or 127.0.0.1:PORT: where gdb finds the guest");
   run_command->add_flag("--wait", arguments.wait, "with --gdb: hold the guest until gdb lets it go");
+  run_command->add_flag("--perf-map", arguments.perf_map, "write /tmp/perf-PID.map, so that perf sees translated code");
   once("--timeout", arguments.options.timeout_s, "seconds after which the run ends with status 124");
   once("--info-at-end", arguments.options.info_at_end, "file for the last info, as JSON");
   run_command->add_flag("--single-process", arguments.options.single_process,

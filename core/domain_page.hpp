@@ -42,7 +42,7 @@ struct alignas(64) VcpuShared {
   std::atomic<u32> exit_flag; // set by anyone, cleared by the vCPU
   alignas(64) EventWord event;
   alignas(64) std::atomic<u64> exits[EXIT_CAUSES];
-  std::atomic<u64> instructions, exceptions, interrupts, tlb_misses, blocks_decoded, blocks_invalidated;
+  std::atomic<u64> instructions, translated, exceptions, interrupts, tlb_misses, blocks_decoded, blocks_invalidated;
 };
 
 enum class DomainState : u32 { starting = 0, running, paused, stopped };

@@ -72,6 +72,8 @@ void write_plan(schema::Plan::Builder to, const DomainPlan& from) {
   to.setCpus(from.cpus);
   to.setCpu(from.cpu);
   to.setCpuModel(from.cpu_model);
+  to.setCodeCache(from.code_cache);
+  to.setPerfMap(from.perf_map);
   to.setRebootExits(from.reboot_exits);
   to.setCalendarOffsetNs(from.calendar_offset_ns);
   to.setFirmware(from.boot.firmware);
@@ -132,6 +134,8 @@ DomainPlan read_plan(schema::Plan::Reader from) {
   to.cpus = from.getCpus();
   to.cpu = text(from.getCpu());
   to.cpu_model = text(from.getCpuModel());
+  to.code_cache = from.getCodeCache();
+  to.perf_map = from.getPerfMap();
   to.reboot_exits = from.getRebootExits();
   to.calendar_offset_ns = from.getCalendarOffsetNs();
   to.boot.firmware = text(from.getFirmware());
@@ -219,6 +223,8 @@ Result<void> check_plan(const DomainPlan& plan) {
   if (plan.memory == 0 || plan.memory % PAGE_SIZE != 0 || plan.memory > MAX_MEMORY)
     return refuse(fmt::format("{} bytes of memory", plan.memory));
   if (plan.cpus == 0 || plan.cpus > MAX_VCPUS) return refuse(fmt::format("{} processors", plan.cpus));
+  if (plan.code_cache < MIN_CODE_CACHE || plan.code_cache > MAX_CODE_CACHE)
+    return refuse(fmt::format("{} bytes for translated code", plan.code_cache));
   if (plan.servers.size() > MAX_SERVERS) return refuse(fmt::format("{} servers", plan.servers.size()));
   for (const ServerPlan& server : plan.servers)
     if (server.wake > WakePolicy::sleep) return refuse("an unknown wake policy");

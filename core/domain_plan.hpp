@@ -84,12 +84,16 @@ struct DebuggerPlan {
   std::string architecture = "i386:x86-64"; // or i386, i8086: what gdb is told
 };
 
+inline constexpr u64 MIN_CODE_CACHE = 4 << 20, MAX_CODE_CACHE = 512 << 20;
+
 struct DomainPlan {
   std::string name;
   u64 memory = 0;
   u32 cpus = 1;
-  std::string cpu = "soft"; // soft, soft:interp …
+  std::string cpu = "soft:jit"; // soft:interp, soft:jit, soft:check, kvm, kvm:split
   std::string cpu_model = "v2";
+  u64 code_cache = 32 << 20; // bytes of translated code for each vCPU
+  bool perf_map = false;     // the hypervisor writes /tmp/perf-PID.map
   bool reboot_exits = false;  // on_reboot = "exit"
   i64 calendar_offset_ns = 0; // rtc = "localtime": zone offset
   BootPlan boot;

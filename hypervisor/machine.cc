@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "firmware/boot_kernel.hpp"
 #include "firmware/direct_tables.hpp"
@@ -56,7 +57,9 @@ std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMe
     return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model, plan.cpu == "kvm:split");
   SoftOptions options;
   options.model = plan.cpu_model;
-  options.translate = plan.cpu == "soft:jit";
+  options.translate = plan.cpu != "soft:interp";
+  options.code_bytes = plan.code_cache;
+  if (plan.perf_map) options.perf_map = fmt::format("/tmp/perf-{}.map", ::getpid());
   options.perf_map = plan.perf_map;
   return std::make_unique<SoftBackend>(memory.code(), std::move(options));
 }

@@ -174,6 +174,7 @@ void Machine::publish_counters(u32 v) {
     target.store(source.load(std::memory_order_relaxed), std::memory_order_relaxed);
   };
   copy(from.instructions, to.instructions);
+  copy(from.translated, to.translated);
   copy(from.exceptions, to.exceptions);
   copy(from.interrupts, to.interrupts);
   copy(from.tlb_misses, to.tlb_misses);

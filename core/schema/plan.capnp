@@ -74,4 +74,6 @@ struct Plan {
   debuggerPort @21 :UInt16;
   debuggerWait @22 :Bool;
   debuggerArchitecture @23 :Text;
+  codeCache @24 :UInt64;
+  perfMap @25 :Bool;
 }

@@ -137,6 +137,7 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   one.insn[0] = *i;
   if (s.record == 0) one.insn[0].handler = b.first;
   one.insn[0].ordinal = 1;
+  if (s.branch) one.insn[0].link = nullptr; // it would not look at `leave`
   one.insn[1] = Insn{};
   one.insn[1].handler = stop;
   one.insn[1].ordinal = 2;
