@@ -110,7 +110,7 @@ void mov_to_cr(Cpu& cpu, const Insn& i) {
     default:
       if (value > 15) raise(cpu, GP, 0);
       cpu.platform->cr8_write(static_cast<u8>(value));
-      cpu.leave = true; // a lower priority may let an interrupt through
+      cpu.leave = LEAVE_ASKED; // a lower priority may let an interrupt through
   }
 }
 

@@ -150,6 +150,11 @@ enum FpLoaded : u8 {
   LOADED_FCW = 2,   // the host's x87 stack is empty, and its flags are some of the guest's
 };
 
+enum Leave : u8 {
+  LEAVE_ASKED = 1,    // by an instruction
+  LEAVE_CONFINED = 2, // by translated code that has a handler run a part of a block
+};
+
 struct Cpu {
   // --- hot: general registers, then REG_ZERO and REG_RIP
   u64 gpr[18] = {};
@@ -161,7 +166,7 @@ struct Cpu {
   u8 cpl = 0;
   bool interrupt_shadow = false; // STI, MOV SS, POP SS: no interrupt before the next instruction is done
   bool debug_shadow = false;     // with it, of MOV SS and POP SS: no debug trap either
-  bool leave = false;            // the dispatcher is to return to the run loop at the next lookup
+  u8 leave = 0;                  // Leave: the dispatcher is to return to the run loop at the next lookup
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
   bool at_breakpoint = false; // a block stopped where a debugger may have a breakpoint: the run loop looks

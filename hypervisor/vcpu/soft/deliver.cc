@@ -160,7 +160,7 @@ void deliver(Cpu& cpu) {
     if (e.kind == EventKind::none) {
       cpu.delivering = {};
       cpu.shutdown = true;
-      cpu.leave = true;
+      cpu.leave = LEAVE_ASKED;
       return;
     }
   }

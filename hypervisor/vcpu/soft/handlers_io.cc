@@ -15,7 +15,7 @@ namespace {
 const Insn* after_exit(Cpu& cpu, const Insn* i) {
   cpu.blocks->after_exit(cpu);
   const bool asked = cpu.exit_flag->load(std::memory_order_relaxed) != 0;
-  if (!asked && !cpu.leave && !cpu.blocks->flush_pending()) return next(cpu, i);
+  if (!asked && !(cpu.leave & LEAVE_ASKED) && !cpu.blocks->flush_pending()) return next(cpu, i);
   const u64 rip = next_rip(cpu);
   retire(cpu, i);
   return enter_slow(cpu, rip);
@@ -115,12 +115,12 @@ void sti(Cpu& cpu, const Insn&) {
   if (cpu.rflags & FLAG_IF) return;
   cpu.rflags |= FLAG_IF;
   cpu.interrupt_shadow = true;
-  cpu.leave = true;
+  cpu.leave = LEAVE_ASKED;
 }
 void hlt(Cpu& cpu, const Insn&) {
   if (cpu.cpl != 0) raise(cpu, GP, 0);
   cpu.halted = true;
-  cpu.leave = true;
+  cpu.leave = LEAVE_ASKED;
 }
 
 Handler pick_port(unsigned size, bool is_in, bool immediate) {

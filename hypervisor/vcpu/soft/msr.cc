@@ -186,7 +186,7 @@ bool write_msr(Cpu& cpu, u32 msr, u64 value) {
     default: break;
   }
   if ((msr >= X2APIC && msr <= X2APIC_LAST) || msr == TSC_DEADLINE) {
-    cpu.leave = true; // the task priority, an EOI or a self-IPI may let an interrupt through
+    cpu.leave = LEAVE_ASKED; // the task priority, an EOI or a self-IPI may let an interrupt through
     return cpu.platform->x2apic_write(msr, value);
   }
   if (msr >= HYPERVISOR && msr <= HYPERVISOR_LAST) return cpu.platform->hypervisor_msr_write(msr, value);

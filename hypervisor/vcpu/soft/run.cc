@@ -56,7 +56,7 @@ void step_one(Cpu& cpu) {
   Block* const b = cpu.blocks->find(cpu);
   const u8 opcode = b->insns()->opcode;
   cpu.gpr[REG_RIP] = cpu.rip;
-  cpu.leave = true;
+  cpu.leave = LEAVE_ASKED;
   run_from(cpu, b->insns());
   if (trap && !entered_handler(cpu, opcode) && !cpu.debug_shadow) cpu.pending_debug |= DR6_BS;
 }
@@ -132,7 +132,7 @@ RunResult SoftVcpu::dispatch_loop() {
     if (stepping_ && steps_left_ == 0) return RunResult::exited;
     if (debug_.step && stepped_) return RunResult::debug;
     if (!take_events()) return result_;
-    cpu.leave = false;
+    cpu.leave = 0;
     const bool debugged = debug_.step || past_breakpoint_;
     if (stepping_ || debugged || cpu.at_breakpoint || cpu.interrupt_shadow || (cpu.mode & MODE_STEP)) {
       cpu.at_breakpoint = false;

@@ -28,7 +28,7 @@ void commit_segment(Cpu& cpu, unsigned index, const Segment& s) {
   set_segment(cpu, index, s);
   if (index != SS) return;
   cpu.interrupt_shadow = cpu.debug_shadow = true;
-  cpu.leave = true;
+  cpu.leave = LEAVE_ASKED;
   update_mode(cpu);
 }
 

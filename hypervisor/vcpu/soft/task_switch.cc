@@ -128,7 +128,7 @@ void commit_state(Cpu& cpu, const TaskState& s, bool wide) {
   load_flags(cpu, s.flags);
   if (s.trap) {
     cpu.pending_debug |= 0x8000; // DR6.BT
-    cpu.leave = true;
+    cpu.leave = LEAVE_ASKED;
   }
   if (wide && (cpu.cr0 & CR0_PG)) {
     if (cpu.cr4 & CR4_PAE) load_pdptrs(cpu, s.cr3);

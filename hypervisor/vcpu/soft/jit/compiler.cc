@@ -29,9 +29,13 @@ bool BlockCompiler::compile() {
   code_.attach(&a);
   code_.newSection(&cold_, "cold", 4);
   bool inside = true;
-  for (unsigned k = 0; k < count_ && inside; ++k) {
+  for (unsigned k = 0; k < count_ && inside;) {
+    if (e_[k].kind == Kind::none) {
+      k += call_handlers(k);
+      continue;
+    }
     prepare(k);
-    inside = instruction(k);
+    inside = instruction(k++);
   }
   if (inside) go_to(translation_.rip + block_.bytes, counted_[count_], false);
   finish_exits();
@@ -126,7 +130,7 @@ bool BlockCompiler::instruction(unsigned k) {
   bool inside = true;
   flags_set_ = false;
   switch (e.kind) {
-    case Kind::none: call_handler(k); return true;
+    case Kind::none: break;
     case Kind::leave: leave_to(k); return false;
     case Kind::nop: break;
     case Kind::mov: mov(d); break;
@@ -180,14 +184,18 @@ u32 BlockCompiler::step_site(unsigned k, bool fp) {
   return static_cast<u32>(translator_.steps_.size() - 1);
 }
 
-void BlockCompiler::call_handler(unsigned k) {
+// Of this instruction and of those behind it that have no template either.
+unsigned BlockCompiler::call_handlers(unsigned k) {
+  unsigned count = 1;
+  while (k + count < count_ && e_[k + count].kind == Kind::none) ++count;
   save_flags(flags_);
   flags_ = {};
   xmm_write_back(xmm_);
   xmm_ = {};
   mxcsr_loaded_ = false;
-  a.mov(x86::eax, step_site(k, false));
-  a.call(x86::ptr(x86::rsp, at::STEP, 8));
+  a.mov(x86::rax, reinterpret_cast<u64>(translator_.add_run(translation_, k, count, counted_[k])));
+  a.call(x86::ptr(x86::rsp, at::RUN_HANDLERS, 8));
+  return count;
 }
 
 // The interpreter counts a block's instructions when it leaves it, all of them.

@@ -95,7 +95,7 @@ class BlockCompiler {
   void finish_exits();
   bool place();
   u32 step_site(unsigned k, bool fp);
-  void call_handler(unsigned k);
+  unsigned call_handlers(unsigned k); // how many
   void leave_to(unsigned k); // the interpreter goes on with record k
 
   // flags.cc

@@ -18,6 +18,7 @@ inline constexpr i32 SSE_ALLOWED = TRANSOM_AT(sse_allowed);
 inline constexpr i32 EXIT_FLAG = TRANSOM_AT(exit_flag);
 inline constexpr i32 HOST_RSP = TRANSOM_AT(translated.host_rsp);
 inline constexpr i32 STEP = TRANSOM_AT(translated.step);
+inline constexpr i32 RUN_HANDLERS = TRANSOM_AT(translated.run_handlers);
 inline constexpr i32 RESOLVE = TRANSOM_AT(translated.resolve);
 inline constexpr i32 INDIRECT = TRANSOM_AT(translated.indirect);
 inline constexpr i32 LEAVE = TRANSOM_AT(translated.leave);

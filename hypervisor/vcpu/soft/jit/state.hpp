@@ -39,6 +39,7 @@ struct TranslatedState {
   u64 host_rsp = 0;
   // Entry points of the common code (thunks.cc).
   const u8* step = nullptr;
+  const u8* run_handlers = nullptr;
   const u8* resolve = nullptr;
   const u8* indirect = nullptr;
   const u8* leave = nullptr;

@@ -64,11 +64,13 @@ class Thunks {
     a.bind(left);
     leave_spilled();
   }
-  void step() { // called; eax: the site
+  void step() { handlers(reinterpret_cast<u64>(&Translator::step)); }
+  void run_handlers() { handlers(reinterpret_cast<u64>(&Translator::run_handlers)); }
+  void handlers(u64 f) { // called; rax: the second argument
     const Label out = a.newLabel();
     spill(8);
-    a.mov(x86::esi, x86::eax);
-    call(reinterpret_cast<u64>(&Translator::step), 8);
+    a.mov(x86::rsi, x86::rax);
+    call(f, 8);
     a.test(x86::rax, x86::rax);
     a.jnz(out);
     fill(8);
@@ -129,7 +131,7 @@ void Translator::make_thunks() {
   CodeHolder code;
   code.init(Environment::host());
   Thunks t(code);
-  std::size_t offset[5];
+  std::size_t offset[6];
   const auto place = [&](unsigned n, void (Thunks::*make)()) {
     t.a.align(AlignMode::kCode, 64);
     offset[n] = t.a.offset();
@@ -140,6 +142,7 @@ void Translator::make_thunks() {
   place(2, &Thunks::step);
   place(3, &Thunks::resolve);
   place(4, &Thunks::indirect);
+  place(5, &Thunks::run_handlers);
   code.flatten();
   code.resolveUnresolvedLinks();
   const u8* const base = arena_.next(arena_.hot);
@@ -152,6 +155,7 @@ void Translator::make_thunks() {
   s.step = base + offset[2];
   s.resolve = base + offset[3];
   s.indirect = base + offset[4];
+  s.run_handlers = base + offset[5];
   thunk_bytes_ = (code.codeSize() + 63) / 64 * 64;
   arena_.hot.used = thunk_bytes_;
 }

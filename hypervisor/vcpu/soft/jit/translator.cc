@@ -21,13 +21,14 @@ const Insn* stop(Cpu&, const Insn* i) { return i; }
 
 } // namespace
 
-struct Translator::One {
-  Block block;
-  Insn insn[2];
-};
+std::unique_ptr<HandlerRun, Translator::Free> Translator::new_run(unsigned count) {
+  auto* const run = static_cast<HandlerRun*>(::operator new(sizeof(HandlerRun) + count * sizeof(Insn)));
+  return std::unique_ptr<HandlerRun, Free>(new (run) HandlerRun{});
+}
 
 Translator::Translator(Cpu& cpu, const Options& options)
-    : cpu_(cpu), options_(options), arena_(options.arena_bytes), one_(std::make_unique<One>()) {
+    : cpu_(cpu), options_(options), arena_(options.arena_bytes) {
+  one_ = new_run(1);
   if (!options.perf_map.empty()) perf_map_.reset(std::fopen(options.perf_map.c_str(), "ae"));
   make_thunks();
   reset();
@@ -61,6 +62,7 @@ void Translator::reset() {
     }
   translations_.clear();
   steps_.clear();
+  runs_.clear();
   exits_.clear();
   arena_.hot.used = thunk_bytes_;
   arena_.cold.used = 0;
@@ -86,10 +88,11 @@ const Translation* Translator::translate(Block& block, u64 rip) {
   if (arena_.left(arena_.hot) < BlockCompiler::MOST_BYTES || arena_.left(arena_.cold) < BlockCompiler::MOST_BYTES)
     reset();
   auto t = std::make_unique<Translation>(Translation{&block, rip, nullptr, nullptr, 0, block.translation});
-  const std::size_t steps = steps_.size(), exits = exits_.size();
+  const std::size_t steps = steps_.size(), exits = exits_.size(), runs = runs_.size();
   if (!BlockCompiler(cpu_, *this, *t).compile()) {
     steps_.resize(steps);
     exits_.resize(exits);
+    runs_.resize(runs);
     if (block.translation == nullptr) block.insns()->handler = block.first; // for good
     return nullptr;
   }
@@ -128,52 +131,104 @@ const Insn* run_translation(Cpu& cpu, const Insn* i) {
 
 // --- called by translated code
 
+// Whatever a handler run wants of the block that it is in happens to this one.
+void Translator::fill(HandlerRun& run) {
+  const Block& b = *run.translation->block;
+  const Insn* const from = const_cast<Block&>(b).insns() + run.record;
+  for (unsigned n = 0; n < run.count; ++n) {
+    run.insn[n] = from[n];
+    run.insn[n].ordinal = static_cast<u8>(n + 1);
+  }
+  if (run.record == 0) run.insn[0].handler = b.first;
+  Insn& end = run.insn[run.count];
+  end = Insn{};
+  end.handler = stop;
+  end.ordinal = static_cast<u8>(run.count + 1);
+  end.offset = static_cast<u16>(from[run.count - 1].offset + from[run.count - 1].length);
+  run.block.gpa = b.gpa;
+  run.block.second = ~u64{0};
+  run.block.mode = b.mode;
+  run.block.count = run.count;
+  run.block.stale = false;
+}
+
+HandlerRun* Translator::add_run(Translation& t, unsigned record, unsigned count, unsigned counted) {
+  auto run = new_run(count);
+  run->translation = &t;
+  run->record = static_cast<u16>(record);
+  run->count = static_cast<u16>(count);
+  run->counted = static_cast<u16>(counted);
+  fill(*run);
+  for (unsigned n = 0; n < count; ++n)
+    if ((run->insn[n].opcode & 0xfc) == 0xe0) run->insn[n].link = nullptr; // LOOP, JCXZ: a link would not look at `leave`
+  runs_.push_back(std::move(run));
+  return runs_.back().get();
+}
+
+namespace {
+
+// Runs records to the stopping one. False: a handler has gone to the run loop.
+bool run_records(Cpu& cpu, const Insn* i) {
+  cpu.leave = LEAVE_CONFINED; // whoever looks for more code finds the run loop
+  do i = i->handler(cpu, i);
+  while (i != nullptr && i->handler != stop);
+  if (i == nullptr) return false;
+  cpu.leave &= LEAVE_ASKED;
+  cpu.current = nullptr;
+  return true;
+}
+
+bool may_go_on(const Cpu& cpu, const Block& b) {
+  return !b.stale && cpu.leave == 0 && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
+}
+
+} // namespace
+
 u64 Translator::step(Cpu& cpu, u64 site) {
   Translator& self = *cpu.translator;
   const StepSite s = self.steps_[static_cast<u32>(site)];
-  Block& b = *s.translation->block;
-  const Insn* const i = b.insns() + s.record;
-  One& one = *self.one_;
-  one.insn[0] = *i;
-  if (s.record == 0) one.insn[0].handler = b.first;
-  one.insn[0].ordinal = 1;
+  const Block& b = *s.translation->block;
+  HandlerRun& one = *self.one_;
+  one.translation = s.translation;
+  one.record = s.record;
+  one.count = 1;
+  fill(one);
   if (s.branch) one.insn[0].link = nullptr; // it would not look at `leave`
-  one.insn[1] = Insn{};
-  one.insn[1].handler = stop;
-  one.insn[1].ordinal = 2;
-  one.insn[1].offset = static_cast<u16>(i->offset + i->length);
-  one.block.gpa = b.gpa;
-  one.block.mode = b.mode;
-  one.block.count = 1;
-  one.block.stale = false;
+  const u16 record = s.record;
 
   cpu.gpr[REG_RIP] = s.translation->rip;
   cpu.translated.instructions += s.counted; // in case it faults
-  cpu.leave = true;                         // whoever looks for more code goes to the run loop
-  const Insn* r = one.insn;
-  do r = r->handler(cpu, r);
-  while (r != nullptr && r->handler != stop);
-  if (r == nullptr) return NULL_RECORD;
-  cpu.leave = false;
-  cpu.current = nullptr;
-  bool go_on = !b.stale && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
+  if (!run_records(cpu, one.insn)) return NULL_RECORD;
+  bool go_on = may_go_on(cpu, b);
   if (s.fp && !(cpu.fp_loaded & LOADED_MXCSR)) {
     if ((cpu.fx.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
       load_mxcsr(cpu);
     else
       go_on = false;
   }
-  if (go_on) {
-    cpu.translated.instructions -= s.counted;
-    if (s.counts)
-      ++cpu.translated.slow; // the translation counts it
-    else
-      ++cpu.instructions;
+  if (!go_on) {
+    // The interpreter counts the whole block when it leaves it.
+    cpu.instructions -= record;
+    return reinterpret_cast<u64>(const_cast<Block&>(b).insns() + record + 1);
+  }
+  cpu.translated.instructions -= s.counted;
+  ++cpu.translated.slow; // the translation counts it
+  return 0;
+}
+
+u64 Translator::run_handlers(Cpu& cpu, HandlerRun* run) {
+  if (run->block.stale) fill(*run);
+  cpu.gpr[REG_RIP] = run->translation->rip;
+  cpu.translated.instructions += run->counted; // in case of a fault
+  if (!run_records(cpu, run->insn)) return NULL_RECORD;
+  Block& b = *run->translation->block;
+  if (may_go_on(cpu, b)) {
+    cpu.translated.instructions -= run->counted;
+    cpu.instructions += run->count;
     return 0;
   }
-  // The interpreter counts the whole block when it leaves it.
-  cpu.instructions -= i->ordinal - 1u;
-  return reinterpret_cast<u64>(i + 1);
+  cpu.instructions -= run->record; // as above
+  return reinterpret_cast<u64>(b.insns() + run->record + run->count);
 }
 
 // Where code at `rip` runs: a translation's entry, or null with what the interpreter is to run in `scratch`.

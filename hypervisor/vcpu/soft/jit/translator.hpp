@@ -38,6 +38,17 @@ struct StepSite {
   bool fp;     // the code behind it relies on the guest's MXCSR in the host's
 };
 
+// Instructions in a row that have no template, for their handlers: copies of their records, with a block of their own
+// before them and a record behind that stops.
+struct HandlerRun {
+  Translation* translation;
+  u16 record; // of the block, the first one
+  u16 count;
+  u16 counted; // as in StepSite
+  Block block;
+  Insn insn[1]; // count + 1
+};
+
 // A way out of a translation to a known address.
 struct ExitSite {
   u64 rip;
@@ -76,16 +87,23 @@ class Translator {
   u64 code_bytes() const { return arena_.hot.used + arena_.cold.used; }
   u64 resets() const { return resets_; }
 
-  // What translated code calls (thunks.cc). The answer of step(): 0 to go on behind the instruction; else what enter()
-  // returns, with 1 for null. Of the others: where to go on, or null to leave with `leave_record`.
+  // What translated code calls (thunks.cc). The answer of the first two: 0 to go on behind the instructions; else what
+  // enter() returns, with 1 for null. Of the others: where to go on, or null to leave with `leave_record`.
   static u64 step(Cpu& cpu, u64 site);
+  static u64 run_handlers(Cpu& cpu, HandlerRun* run);
   static const u8* resolve(Cpu& cpu, u64 site);
   static const u8* resolve_indirect(Cpu& cpu, u64 rip);
 
  private:
   friend class BlockCompiler;
+  struct Free {
+    void operator()(HandlerRun* r) const { ::operator delete(r); }
+  };
   const Translation* translate(Block& block, u64 rip);
   const u8* lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot);
+  static std::unique_ptr<HandlerRun, Free> new_run(unsigned count);
+  HandlerRun* add_run(Translation& t, unsigned record, unsigned count, unsigned counted);
+  static void fill(HandlerRun& run);
   void make_thunks();
   void write_perf_map(const Translation& t);
 
@@ -95,6 +113,7 @@ class Translator {
   u64 thunk_bytes_ = 0; // of arena_.hot; they stay for ever
   std::vector<std::unique_ptr<Translation>> translations_;
   std::vector<StepSite> steps_;
+  std::vector<std::unique_ptr<HandlerRun, Free>> runs_;
   std::vector<ExitSite> exits_;
   using Enter = const Insn* (*)(u64* gpr, const u8* code);
   Enter enter_ = nullptr;
@@ -104,9 +123,7 @@ class Translator {
     void operator()(std::FILE* f) const { std::fclose(f); }
   };
   std::unique_ptr<std::FILE, Close> perf_map_;
-  // Where step() runs a single instruction: a block of its own, so that whoever drops the running block is safe.
-  struct One;
-  std::unique_ptr<One> one_;
+  std::unique_ptr<HandlerRun, Free> one_; // step()'s
 };
 
 // Handlers of the first record of a block.
