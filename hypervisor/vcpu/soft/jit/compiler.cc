@@ -184,10 +184,22 @@ u32 BlockCompiler::step_site(unsigned k, bool fp) {
   return static_cast<u32>(translator_.steps_.size() - 1);
 }
 
+// Nothing that it does is of interest before the next instruction runs: it neither stores, which may change the code
+// behind it, nor leaves the CPU.
+static bool keeps_to_registers(const Decoded& d) {
+  if (d.map == MAP_ONE) {
+    if ((d.opcode & 0xf8) != 0xd8) return false;
+    return !d.memory() || !(d.opcode & 1) || (d.modrm >> 3 & 7) == 0; // x87: arithmetic, FLD, FILD
+  }
+  const bool stack = d.opcode == 0xa0 || d.opcode == 0xa1 || d.opcode == 0xa8 || d.opcode == 0xa9; // PUSH, POP of FS, GS
+  const bool masked_store = d.opcode == 0xf7;
+  return !d.memory() && !(d.map == MAP_0F && (stack || masked_store));
+}
+
 // Of this instruction and of those behind it that have no template either.
 unsigned BlockCompiler::call_handlers(unsigned k) {
   unsigned count = 1;
-  while (k + count < count_ && e_[k + count].kind == Kind::none) ++count;
+  while (k + count < count_ && e_[k + count].kind == Kind::none && keeps_to_registers(d_[k + count - 1])) ++count;
   save_flags(flags_);
   flags_ = {};
   xmm_write_back(xmm_);
