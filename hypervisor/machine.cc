@@ -60,7 +60,6 @@ std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMe
   options.translate = plan.cpu != "soft:interp";
   options.code_bytes = plan.code_cache;
   if (plan.perf_map) options.perf_map = fmt::format("/tmp/perf-{}.map", ::getpid());
-  options.perf_map = plan.perf_map;
   return std::make_unique<SoftBackend>(memory.code(), std::move(options));
 }
 

@@ -1,4 +1,4 @@
-// Memory for translated code: one memfd, mapped twice, because no page may be writable and executable. The first half
+// Memory for translated code, mapped twice, because no page may be writable and executable. The first half
 // is for what runs, the second for what seldom does (slow paths), so that the first stays dense.
 #pragma once
 
