@@ -138,6 +138,7 @@ class Platform {
   Platform(const Platform&) = delete;
   void operator=(VcpuPlatform* platform) { platform_ = platform; }
   VcpuPlatform* operator->() const;
+  u64 tsc() const; // of the platform; nothing else changes by it
 
  private:
   Cpu& cpu_;
@@ -167,6 +168,8 @@ struct Cpu {
   bool interrupt_shadow = false; // STI, MOV SS, POP SS: no interrupt before the next instruction is done
   bool debug_shadow = false;     // with it, of MOV SS and POP SS: no debug trap either
   u8 leave = 0;                  // Leave: the dispatcher is to return to the run loop at the next lookup
+  bool quiet = false;            // the last look found nothing that waits for IF, and nothing was asked of the platform since:
+                                 // what comes later raises the exit flag
   bool nmi_blocked = false;      // from NMI delivery to the next IRET
   bool halted = false;
   bool at_breakpoint = false; // a block stopped where a debugger may have a breakpoint: the run loop looks
@@ -229,7 +232,12 @@ inline void unload_fp(Cpu& cpu) {
 }
 inline VcpuPlatform* Platform::operator->() const {
   unload_fp(cpu_);
+  cpu_.quiet = false;
   return platform_;
+}
+inline u64 Platform::tsc() const {
+  unload_fp(cpu_);
+  return platform_->tsc();
 }
 
 // --- flags

@@ -110,12 +110,19 @@ void cli(Cpu& cpu, const Insn&) {
   if (!may_change_if(cpu)) raise(cpu, GP, 0);
   cpu.rflags &= ~FLAG_IF;
 }
-void sti(Cpu& cpu, const Insn&) {
+// No interrupt comes before the next instruction is done. In the middle of a block nobody looks before that.
+const Insn* sti(Cpu& cpu, const Insn* i) {
+  cpu.current = i;
   if (!may_change_if(cpu)) raise(cpu, GP, 0);
-  if (cpu.rflags & FLAG_IF) return;
+  if (cpu.rflags & FLAG_IF) return next(cpu, i);
   cpu.rflags |= FLAG_IF;
+  const bool middle = i[1].length != 0;
+  if (cpu.quiet && middle) return next(cpu, i);
   cpu.interrupt_shadow = true;
   cpu.leave = LEAVE_ASKED;
+  const u64 rip = next_rip(cpu);
+  retire(cpu, i);
+  return enter_slow(cpu, rip);
 }
 void hlt(Cpu& cpu, const Insn&) {
   if (cpu.cpl != 0) raise(cpu, GP, 0);
@@ -173,10 +180,7 @@ Selection select_control(const Decoded& d) {
       s.ends = true;
       break;
     case 0xfa: s.handler = simple<cli>; break;
-    default:
-      s.handler = ends<sti>;
-      s.ends = true;
-      break;
+    default: s.handler = sti; break;
   }
   return s;
 }

@@ -111,7 +111,7 @@ bool set_base(Cpu& cpu, unsigned index, u64 value) {
 bool read_msr(Cpu& cpu, u32 msr, u64& value) {
   value = 0;
   switch (msr) {
-    case TSC: value = cpu.platform->tsc(); return true;
+    case TSC: value = cpu.platform.tsc(); return true;
     case APIC_BASE: value = cpu.platform->apic_base_read(); return true;
     case MTRR_CAP: value = 0x508; return true; // eight variable ranges, fixed ranges, write combining
     case SYSENTER_CS: value = cpu.sysenter_cs; return true;
@@ -211,7 +211,7 @@ void wrmsr(Cpu& cpu, const Insn&) {
 
 void rdtsc(Cpu& cpu, const Insn&) {
   if ((cpu.cr4 & CR4_TSD) && cpu.cpl != 0) raise(cpu, GP, 0);
-  const u64 tsc = cpu.platform->tsc();
+  const u64 tsc = cpu.platform.tsc();
   cpu.gpr[RAX] = static_cast<u32>(tsc);
   cpu.gpr[RDX] = tsc >> 32;
 }

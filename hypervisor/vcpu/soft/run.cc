@@ -101,7 +101,11 @@ bool SoftVcpu::take_events() {
       }
     }
   }
-  if (!cpu.halted) return true;
+  if (!cpu.halted) {
+    const bool pending = cpu.platform->interrupt_pending();
+    cpu.quiet = !pending && !cpu.interrupt_shadow && !cpu.nmi_blocked;
+    return true;
+  }
   add(cpu.counters.halts, 1);
   result_ = RunResult::halted;
   return false;

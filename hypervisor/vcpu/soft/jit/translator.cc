@@ -93,7 +93,10 @@ const Translation* Translator::translate(Block& block, u64 rip) {
     steps_.resize(steps);
     exits_.resize(exits);
     runs_.resize(runs);
-    if (block.translation == nullptr) block.insns()->handler = block.first; // for good
+    if (block.translation == nullptr) { // for good
+      block.insns()->handler = block.first;
+      block.first = nullptr;
+    }
     return nullptr;
   }
   block.translation = t.get();
@@ -118,7 +121,7 @@ const Insn* count_run(Cpu& cpu, const Insn* i) {
     const Insn* const to = cpu.translator->enter(*t);
     return to == nullptr ? nullptr : go(cpu, to);
   }
-  return b->first(cpu, i);
+  return b->first != nullptr ? b->first(cpu, i) : b->insns()->handler(cpu, i);
 }
 
 const Insn* run_translation(Cpu& cpu, const Insn* i) {
