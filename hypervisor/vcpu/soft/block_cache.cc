@@ -249,8 +249,8 @@ Block* BlockCache::build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* 
   b->count = static_cast<u16>(count);
   used_ += sizeof(Block) + (count + 1) * sizeof(Insn);
   insert(cpu, b);
-  if (cpu.translator != nullptr && b->second == NONE && ram_page < pages_ && !stops_at(cpu, start) &&
-      Translator::translatable(cpu.mode))
+  if (cpu.translator != nullptr && ram_page < pages_ && (b->second == NONE || b->ram[1] < pages_) &&
+      !stops_at(cpu, start) && Translator::translatable(cpu.mode))
     cpu.translator->adopt(*b);
   return b;
 }

@@ -49,11 +49,13 @@ Segment make_segment(const Descriptor& d, u16 selector) {
 }
 
 Segment flat_segment(u16 selector, u16 attr) {
+  const bool code = attr & 8; // what refresh() would find
   Segment s;
-  s.limit = 0xffff'ffff;
+  s.limit = s.last = 0xffff'ffff;
   s.attr = attr;
   s.selector = selector;
-  s.refresh();
+  s.readable = s.flat = true;
+  s.writable = !code;
   return s;
 }
 

@@ -28,6 +28,7 @@ bool BlockCompiler::compile() {
   code_.setErrorHandler(&errors_);
   code_.attach(&a);
   code_.newSection(&cold_, "cold", 4);
+  if (block_.second != ~u64{0}) check_second_page();
   bool inside = true;
   for (unsigned k = 0; k < count_ && inside;) {
     if (e_[k].kind == Kind::none) {
@@ -53,9 +54,16 @@ bool BlockCompiler::decode_all() {
   for (unsigned k = 0; k < count_; ++k) {
     const unsigned in_page = static_cast<unsigned>(block_.gpa % PAGE_SIZE) + at;
     const unsigned available = std::min(static_cast<unsigned>(PAGE_SIZE) - in_page, 16u);
-    u8 bytes[16];
+    u8 bytes[32];
     std::memcpy(bytes, page + in_page, available);
-    d_[k] = decode(bytes, available, block_.mode);
+    unsigned more = 0;
+    if (block_.second != ~u64{0}) { // one instruction on two pages
+      const u8* const second = phys_page(cpu_, block_.second).read;
+      if (second == nullptr) return false;
+      std::memcpy(bytes + available, second, 16);
+      more = 16;
+    }
+    d_[k] = decode(bytes, available + more, block_.mode);
     if (d_[k].status != DecodeStatus::ok) { // what raises #UD is its handler's business
       if (block_.insns()[k].length == 0) return false;
       d_[k] = {};
@@ -79,6 +87,7 @@ void BlockCompiler::analyse() {
     if ((e_[k].kind == Kind::jcc || ((e_[k].kind == Kind::jump || e_[k].kind == Kind::call) && !d_[k].has_modrm)) && long_ &&
         !canonical(translation_.rip + offset_[k] + d_[k].length + d_[k].imm))
       e_[k] = {d_[k].selection.ends ? Kind::leave : Kind::none, false, 0, 0, 0};
+    if (e_[k].kind == Kind::sti && k + 1 == count_) e_[k] = {}; // the shadow reaches beyond the block
     counted_[k + 1] = static_cast<u8>(counted_[k] + (e_[k].kind != Kind::none));
   }
   bool need = true, read = false;
@@ -157,6 +166,10 @@ bool BlockCompiler::instruction(unsigned k) {
     case Kind::widen:
     case Kind::widen_pair: widen(d); break;
     case Kind::carry: carry(d); break;
+    case Kind::cli: cli(d); break;
+    case Kind::sti: sti(d); break;
+    case Kind::pushf: pushf(d); break;
+    case Kind::popf: popf(d); break;
     case Kind::push: push(d); break;
     case Kind::pop: pop(d); break;
     case Kind::leave_frame: leave_frame(d); break;
@@ -208,6 +221,21 @@ unsigned BlockCompiler::call_handlers(unsigned k) {
   a.mov(x86::rax, reinterpret_cast<u64>(translator_.add_run(translation_, k, count, counted_[k])));
   a.call(x86::ptr(x86::rsp, at::RUN_HANDLERS, 8));
   return count;
+}
+
+// Whoever jumps here has looked at the first page alone.
+void BlockCompiler::check_second_page() {
+  const u64 linear = (translation_.rip & PAGE_MASK) + PAGE_SIZE;
+  const Label again = a.newLabel();
+  a.long_().mov(x86::rax, code_tag(linear, block_.ram[1]));
+  a.cmp(x86::ptr(x86::rsp, at::code_tag_slot(user_, linear), 8), x86::rax);
+  a.jne(again);
+  a.section(cold_);
+  a.bind(again);
+  translator_.exits_.push_back({translation_.rip, nullptr, nullptr});
+  a.mov(x86::eax, static_cast<u32>(translator_.exits_.size() - 1));
+  a.jmp(x86::ptr(x86::rsp, at::RESOLVE, 8));
+  a.section(code_.textSection());
 }
 
 // The interpreter counts a block's instructions when it leaves it, all of them.

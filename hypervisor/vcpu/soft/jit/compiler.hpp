@@ -20,7 +20,8 @@ namespace transom::soft {
 // How the guest's arithmetic flags can be had. Whatever is true of these at a point in the code.
 struct FlagState {
   // How to make them again from registers that have not changed since.
-  enum class Again : u8 { no, compare, test, logic, add, sub };
+  enum class Again : u8 { no, known, compare, test, logic, add, sub };
+  static constexpr u16 ZERO = 0x4600; // as in Cpu::flags: ZF and PF alone, what a difference or a logical result of 0 gives
   bool host = false;   // in the host's RFLAGS
   bool memory = true;  // in Cpu::flags
   Again again = Again::no;
@@ -28,7 +29,10 @@ struct FlagState {
   u8 a = 0;               // guest register; of add and sub: the result
   std::optional<i64> imm; // or
   u8 b = 0;               // guest register
-  bool uses(unsigned reg) const { return again != Again::no && (a == reg || (!imm && again != Again::logic && b == reg)); }
+  bool zero = false;      // ZF = 1 would mean that they are ZERO
+  bool uses(unsigned reg) const {
+    return again > Again::known && (a == reg || (!imm && again != Again::logic && b == reg));
+  }
 };
 
 // Which guest XMM registers are in the host's of the same number.
@@ -43,6 +47,7 @@ struct Effects {
     leave,    // no template, and it ends the block
     nop, mov, extend, lea, alu, test, inc_dec, neg, not_, shift, double_shift, imul, mul, bit, scan, popcnt, bswap, xchg,
     cmpxchg, xadd, cmov, setcc, widen, widen_pair, push, pop, leave_frame, call, jump, jcc, ret, carry,
+    cli, sti, pushf, popf,
     sse,
   };
   Kind kind = Kind::none;
@@ -91,6 +96,7 @@ class BlockCompiler {
   void analyse();
   void prepare(unsigned k);
   bool instruction(unsigned k); // false: it left the block
+  void check_second_page();
   void finish_slow_paths();
   void finish_exits();
   bool place();
@@ -103,8 +109,11 @@ class BlockCompiler {
   void make_flags(const FlagState& s); // again, in the host's
   void need_host_flags();              // eats rax
   void need_carry();
+  void set_flags_zero() { // no more is known than FlagState::zero
+    set_flags();
+    flags_.zero = true;
+  }
   void set_flags(FlagState::Again again = FlagState::Again::no, u8 size = 0, u8 a = 0, u8 b = 0, std::optional<i64> imm = {});
-  void host_flags_lost() { flags_.host = false; }
 
   // operands.cc
   static Mem slot(unsigned guest, unsigned size = 8);
@@ -147,6 +156,12 @@ class BlockCompiler {
   template <class Op>
   void to_register(unsigned guest, unsigned size, bool read, Op&& op); // op(register) computes into it
 
+  // system.cc
+  void cli(const Decoded& d);
+  void sti(const Decoded& d);
+  void pushf(const Decoded& d);
+  void popf(const Decoded& d);
+
   // branches.cc
   void push(const Decoded& d);
   void pop(const Decoded& d);
@@ -160,6 +175,7 @@ class BlockCompiler {
   void load_target(const Decoded& d);
   void check_canonical();
   void push_return(u64 rip);
+  void go_indirect();
   void count(unsigned executed);
   void go_to(u64 rip, unsigned executed, bool bare); // emits the exit right here
   void exit_code(const ExitPath& e);

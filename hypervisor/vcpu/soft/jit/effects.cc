@@ -129,6 +129,18 @@ Effects one_byte(const Decoded& d) {
     case 0xd3: return shift(d);
     case 0xc2:
     case 0xc3: return stack(Kind::ret, d, 0);
+    case 0x9c: return stack(Kind::pushf, d, 0);
+    case 0x9d: {
+      Effects e = stack(Kind::popf, d, 0);
+      e.writes = SET_ALL;
+      return e;
+    }
+    case 0xfa:
+    case 0xfb: {
+      Effects e = make(op == 0xfa ? Kind::cli : Kind::sti, d, 0, 0, 0);
+      e.memory = true; // its checks are as an address's
+      return e;
+    }
     case 0xc9: return stack(Kind::leave_frame, d, bit(RBP));
     case 0xe8: return stack(Kind::call, d, 0);
     case 0xe9:

@@ -9,6 +9,7 @@ using Again = FlagState::Again;
 
 void BlockCompiler::save_flags(const FlagState& s) {
   if (s.memory) return;
+  if (s.again == Again::known) return void(a.mov(x86::word_ptr(x86::rsp, at::FLAGS), FlagState::ZERO));
   if (!s.host) make_flags(s);
   a.lahf();
   a.seto(x86::al);
@@ -17,8 +18,11 @@ void BlockCompiler::save_flags(const FlagState& s) {
 
 // By the same operation on the same operands; what an addition has overwritten is subtracted again first.
 void BlockCompiler::make_flags(const FlagState& s) {
-  if (s.again == Again::no) { // from memory
-    a.movzx(x86::eax, x86::word_ptr(x86::rsp, at::FLAGS));
+  if (s.again <= Again::known) {
+    if (s.again == Again::known)
+      a.mov(x86::eax, FlagState::ZERO);
+    else
+      a.movzx(x86::eax, x86::word_ptr(x86::rsp, at::FLAGS));
     a.add(x86::al, 0x7f);
     a.sahf();
     return;
@@ -47,7 +51,7 @@ void BlockCompiler::make_flags(const FlagState& s) {
 void BlockCompiler::need_host_flags() {
   if (flags_.host) return;
   FlagState s = flags_;
-  if (s.memory && s.again != Again::compare && s.again != Again::test && s.again != Again::logic) s.again = Again::no;
+  if (s.memory && (s.again == Again::add || s.again == Again::sub)) s.again = Again::no;
   make_flags(s);
   flags_.host = true;
 }
@@ -55,14 +59,17 @@ void BlockCompiler::need_host_flags() {
 // CF alone: the others may be anything.
 void BlockCompiler::need_carry() {
   if (flags_.host) return;
-  if (flags_.memory)
+  if (flags_.again == Again::known)
+    a.clc();
+  else if (flags_.memory)
     a.bt(x86::word_ptr(x86::rsp, at::FLAGS), 8);
   else
     make_flags(flags_);
 }
 
 void BlockCompiler::set_flags(Again again, u8 size, u8 left, u8 right, std::optional<i64> imm) {
-  flags_ = {true, !needed_[k_], again, size, left, imm, right};
+  const bool zero = again == Again::compare || again == Again::test || again == Again::logic || again == Again::sub;
+  flags_ = {true, !needed_[k_], again, size, left, imm, right, zero};
   flags_set_ = true;
 }
 

@@ -121,6 +121,7 @@ void BlockCompiler::alu(const Decoded& d) {
   const unsigned size = d.opcode == 0x82 ? 1 : size_of(d);
   const bool imm = group || (d.opcode & 4), to_reg = !group && !(d.opcode & 4) && (d.opcode & 2);
   const bool reads_carry = op == ADC || op == SBB;
+  const bool zero = op != ADD && !reads_carry;
   std::optional<Mem> m;
   if (d.memory()) m = address(d, size, !to_reg && op != CMP);
   if (reads_carry) need_carry();
@@ -136,7 +137,7 @@ void BlockCompiler::alu(const Decoded& d) {
     }
     if (d.lock) a.lock();
     a.emit(ALU[op], *m, b);
-    return set_flags();
+    return zero ? set_flags_zero() : set_flags();
   }
   const unsigned to = to_reg ? d.reg : d.rm, from = to_reg ? d.rm : d.reg;
   Operand b;
@@ -163,7 +164,7 @@ void BlockCompiler::alu(const Decoded& d) {
     if (op != CMP) store_byte(to, x86::al, x86::rcx);
   }
   const u8 left = static_cast<u8>(size == 1 ? to / 8 : to), right = static_cast<u8>(size == 1 ? from / 8 : from);
-  if (!plain || m || reads_carry) return set_flags();
+  if (!plain || m || reads_carry) return zero ? set_flags_zero() : set_flags();
   const std::optional<i64> value = imm ? std::optional<i64>(immediate(d, size)) : std::nullopt;
   const u8 bytes = static_cast<u8>(size);
   if (op == CMP) return set_flags(Again::compare, bytes, left, right, value);
@@ -186,7 +187,7 @@ void BlockCompiler::test(const Decoded& d) {
       a.test(m, x86::al);
     } else
       a.emit(x86::Inst::kIdTest, m, b);
-    return set_flags();
+    return set_flags_zero();
   }
   const bool byte = size == 1;
   Operand left = byte ? byte_source(d.rm, x86::rax) : operand(d.rm, size);
@@ -197,7 +198,7 @@ void BlockCompiler::test(const Decoded& d) {
   }
   if (right.isMem()) std::swap(left, right);
   a.emit(x86::Inst::kIdTest, left, right);
-  if (byte && (d.rm % 8 != 0 || (!imm && d.reg % 8 != 0))) return set_flags();
+  if (byte && (d.rm % 8 != 0 || (!imm && d.reg % 8 != 0))) return set_flags_zero();
   const u8 x = static_cast<u8>(byte ? d.rm / 8 : d.rm), y = static_cast<u8>(byte ? d.reg / 8 : d.reg);
   if (imm) return set_flags(Again::test, static_cast<u8>(size), x, 0, immediate(d, size));
   if (x == y) return set_flags(Again::logic, static_cast<u8>(size), x);

@@ -12,6 +12,9 @@ namespace transom::soft::at {
 inline constexpr i32 CPU = static_cast<i32>(offsetof(Cpu, gpr));
 #define TRANSOM_AT(field) (static_cast<i32>(offsetof(Cpu, field)) - CPU)
 inline constexpr i32 FLAGS = TRANSOM_AT(flags);
+inline constexpr i32 RFLAGS = TRANSOM_AT(rflags);
+inline constexpr i32 CPL = TRANSOM_AT(cpl);
+inline constexpr i32 QUIET = TRANSOM_AT(quiet);
 inline constexpr i32 MODE = TRANSOM_AT(mode);
 inline constexpr i32 FP_LOADED = TRANSOM_AT(fp_loaded);
 inline constexpr i32 SSE_ALLOWED = TRANSOM_AT(sse_allowed);

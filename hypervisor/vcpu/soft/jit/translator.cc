@@ -234,6 +234,25 @@ u64 Translator::run_handlers(Cpu& cpu, HandlerRun* run) {
   return reinterpret_cast<u64>(b.insns() + run->record + run->count);
 }
 
+namespace {
+
+// The page was just found executable: until its translation is flushed, code there may be entered without a walk.
+const u64* set_code_tag(Cpu& cpu, u64 linear, u64 ram_page) {
+  const bool user = user_mode(cpu);
+  CodeTags& tags = cpu.code_tags[user];
+  const u64 index = (linear >> PAGE_SHIFT) % CODE_TAGS, tag = code_tag(linear, ram_page);
+  if (tags.tag[index] == tag) return &tags.tag[index];
+  tags.tag[index] = tag;
+  const TlbInfo& info = cpu.tlbs[user].info[(linear >> PAGE_SHIFT) % TLB_ENTRIES];
+  if (!(info.valid && info.page == (linear & PAGE_MASK) && info.global)) {
+    if (tags.locals < CODE_TAGS) tags.local[tags.locals] = static_cast<u16>(index);
+    ++tags.locals;
+  }
+  return &tags.tag[index];
+}
+
+} // namespace
+
 // Where code at `rip` runs: a translation's entry, or null with what the interpreter is to run in `scratch`.
 const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
   cpu.rip = rip;
@@ -247,19 +266,9 @@ const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
   if (b->first == nullptr) return nullptr;
   const Translation* const t = find(*b, rip);
   if (t == nullptr) return nullptr;
-  const bool user = user_mode(cpu);
-  CodeTags& tags = cpu.code_tags[user];
-  const u64 index = (rip >> PAGE_SHIFT) % CODE_TAGS;
   tag = code_tag(rip, b->ram[0]);
-  slot = &tags.tag[index];
-  if (tags.tag[index] != tag) {
-    tags.tag[index] = tag;
-    const TlbInfo& info = cpu.tlbs[user].info[(rip >> PAGE_SHIFT) % TLB_ENTRIES];
-    if (!(info.valid && info.page == (rip & PAGE_MASK) && info.global)) {
-      if (tags.locals < CODE_TAGS) tags.local[tags.locals] = static_cast<u16>(index);
-      ++tags.locals;
-    }
-  }
+  slot = set_code_tag(cpu, rip, b->ram[0]);
+  if (b->second != ~u64{0}) set_code_tag(cpu, (rip & PAGE_MASK) + PAGE_SIZE, b->ram[1]);
   return t->entry;
 }
 
