@@ -102,37 +102,8 @@ void BlockCompiler::jump(const Decoded& d) {
   if (!by_register_or_memory(d)) return go_to(target(d), counted_[k_ + 1], false);
   settle();
   load_target(d);
-  a.mov(x86::ptr(x86::rsp, at::SCRATCH, 8), x86::rax);
-  go_indirect();
-}
-
-// To the address in rax and in `scratch`: the common code's way (thunks.cc), here so that each branch has a jump of its
-// own for the host's predictor.
-void BlockCompiler::go_indirect() {
-  const Label miss = a.newLabel();
-  const auto entry = [](std::size_t field) {
-    return x86::ptr(x86::rsp, x86::rax, 0, at::JUMPS + static_cast<i32>(field), 8);
-  };
   count(counted_[k_ + 1]);
-  a.mov(x86::rcx, x86::ptr(x86::rsp, at::EXIT_FLAG, 8));
-  a.cmp(x86::dword_ptr(x86::rcx), 0);
-  a.jne(miss);
-  a.mov(x86::rcx, u64{block_.mode} << 48);
-  a.xor_(x86::rcx, x86::rax);
-  a.and_(x86::eax, static_cast<int>(JUMP_ENTRIES - 1));
-  a.shl(x86::eax, 5);
-  a.cmp(entry(offsetof(JumpEntry, key)), x86::rcx);
-  a.jne(miss);
-  a.mov(x86::rcx, entry(offsetof(JumpEntry, slot)));
-  a.mov(x86::rcx, x86::ptr(x86::rcx));
-  a.cmp(x86::rcx, entry(offsetof(JumpEntry, tag)));
-  a.jne(miss);
-  a.jmp(entry(offsetof(JumpEntry, code)));
-  a.section(cold_);
-  a.bind(miss);
-  a.mov(x86::rax, x86::ptr(x86::rsp, at::SCRATCH, 8));
   a.jmp(x86::ptr(x86::rsp, at::INDIRECT, 8));
-  a.section(code_.textSection());
 }
 
 // Pushes the return address, and tells RET where it leads.
@@ -161,7 +132,8 @@ void BlockCompiler::call(const Decoded& d) {
   push_return(long_ ? back : static_cast<u32>(back));
   if (!indirect) return go_to(target(d), counted_[k_ + 1], false);
   a.mov(x86::rax, x86::ptr(x86::rsp, at::SCRATCH, 8));
-  go_indirect();
+  count(counted_[k_ + 1]);
+  a.jmp(x86::ptr(x86::rsp, at::INDIRECT, 8));
 }
 
 void BlockCompiler::ret(const Decoded& d) {

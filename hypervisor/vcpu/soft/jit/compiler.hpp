@@ -175,7 +175,6 @@ class BlockCompiler {
   void load_target(const Decoded& d);
   void check_canonical();
   void push_return(u64 rip);
-  void go_indirect();
   void count(unsigned executed);
   void go_to(u64 rip, unsigned executed, bool bare); // emits the exit right here
   void exit_code(const ExitPath& e);
