@@ -176,6 +176,7 @@ struct Cpu {
   bool shutdown = false;      // triple fault
   u8 fp_loaded = 0;           // FpLoaded
   bool sse_allowed = false;   // derived: by CR0.EM, CR0.TS and CR4.OSFXSR
+  u32 tlb_generation = 0;     // changes when a translation is taken back, or the right to store through one
   u64 rflags = 2;             // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
   u64 rip = 0xfff0;           // valid between instructions, and inside handlers that end a block (see exception.hpp)
   u64 instructions = 0; // executed by handlers; Cpu::translated has the others

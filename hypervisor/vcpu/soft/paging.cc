@@ -235,6 +235,7 @@ void probe(Cpu& cpu, u64 linear, unsigned length, Access access, bool user) {
 }
 
 void reset_tlb(Cpu& cpu) {
+  ++cpu.tlb_generation;
   for (u64 n = 0; n < TLB_ENTRIES; ++n) {
     drop(cpu.tlbs[0], n);
     drop(cpu.tlbs[1], n);
@@ -252,6 +253,7 @@ void flush_tlb(Cpu& cpu) {
 }
 
 void flush_tlb_local(Cpu& cpu) {
+  ++cpu.tlb_generation;
   for (Tlb& tlb : cpu.tlbs) {
     if (tlb.locals > TLB_ENTRIES) {
       for (u64 n = 0; n < TLB_ENTRIES; ++n)
@@ -267,6 +269,7 @@ void flush_tlb_local(Cpu& cpu) {
 }
 
 void flush_tlb_page(Cpu& cpu, u64 linear) {
+  ++cpu.tlb_generation;
   const u64 region = linear >> 21;
   if (cpu.large_pages[region / 64 % 64] >> (region % 64) & 1) {
     // A large page may have left many entries: 4 MiB covers both sizes.
@@ -285,6 +288,7 @@ void flush_tlb_page(Cpu& cpu, u64 linear) {
 }
 
 void revoke_writes(Cpu& cpu, u64 ram_page) {
+  ++cpu.tlb_generation;
   for (Tlb& tlb : cpu.tlbs)
     for (u64 n = 0; n < TLB_ENTRIES; ++n)
       if (tlb.info[n].valid && tlb.info[n].ram_page == ram_page) tlb.entry[n].write = invalid_tag(n);
@@ -292,6 +296,7 @@ void revoke_writes(Cpu& cpu, u64 ram_page) {
 
 // Another vCPU has decoded code where this one stored without a word.
 void revoke_shared_writes(Cpu& cpu) {
+  ++cpu.tlb_generation;
   for (Tlb& tlb : cpu.tlbs)
     for (u64 n = 0; n < TLB_ENTRIES; ++n)
       if (tlb.info[n].valid && cpu.blocks->has_code(tlb.info[n].ram_page)) tlb.entry[n].write = invalid_tag(n);

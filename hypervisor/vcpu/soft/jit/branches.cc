@@ -47,8 +47,12 @@ void BlockCompiler::pop(const Decoded& d) {
 void BlockCompiler::leave_frame(const Decoded&) {
   const unsigned size = long_ ? 8 : 4;
   const Gp bp = x86::gpq(PINNED[RBP]), sp = x86::gpq(PINNED[RSP]);
-  a.mov(sized(1, size), sized(PINNED[RBP], size));
-  a.mov(sized(0, size), checked(size, false, false));
+  if (operand_[k_].slot >= 0) {
+    a.mov(x86::rax, grouped(operand_[k_], RBP, 0, 8));
+  } else {
+    a.mov(sized(1, size), sized(PINNED[RBP], size));
+    a.mov(sized(0, size), checked(size, false, false));
+  }
   a.lea(sized(sp.id(), size), x86::ptr(bp, static_cast<i32>(size)));
   a.mov(bp, x86::rax);
 }
@@ -167,13 +171,13 @@ void BlockCompiler::count(unsigned executed) {
 
 Label BlockCompiler::exit_to(u64 rip, unsigned executed, bool bare) {
   const Label entry = a.newLabel();
-  exit_paths_.push_back({entry, flags_, xmm_, rip, executed, bare, k_});
+  exit_paths_.push_back({entry, flags_, xmm_, rip, executed, bare, k_, false});
   return entry;
 }
 
 void BlockCompiler::go_to(u64 rip, unsigned executed, bool bare) {
   if (!long_) rip = static_cast<u32>(rip);
-  exit_code({{}, flags_, xmm_, rip, executed, bare, k_});
+  exit_code({{}, flags_, xmm_, rip, executed, bare, k_, false});
 }
 
 // Loops go backward somewhere, or through an indirect branch: there the exit flag is looked at. And before code of
@@ -182,11 +186,11 @@ void BlockCompiler::exit_code(const ExitPath& e) {
   const Label unresolved = a.newLabel();
   const bool same_page = !e.bare && ((e.rip ^ translation_.rip) >> PAGE_SHIFT) == 0;
   const u32 site = static_cast<u32>(translator_.exits_.size());
-  translator_.exits_.push_back({e.rip, nullptr, nullptr});
+  translator_.exits_.push_back({e.rip, nullptr, nullptr, e.plain});
   save_flags(e.flags);
   xmm_write_back(e.xmm);
   count(e.executed);
-  if (!e.bare && (!same_page || e.rip <= translation_.rip + offset_[e.index])) {
+  if (!e.bare && !e.plain && (!same_page || e.rip <= translation_.rip + offset_[e.index])) {
     a.mov(x86::rcx, x86::ptr(x86::rsp, at::EXIT_FLAG, 8));
     a.cmp(x86::dword_ptr(x86::rcx), 0);
     a.jne(unresolved);

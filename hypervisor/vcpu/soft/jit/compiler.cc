@@ -90,6 +90,7 @@ void BlockCompiler::analyse() {
     if (e_[k].kind == Kind::sti && k + 1 == count_) e_[k] = {}; // the shadow reaches beyond the block
     counted_[k + 1] = static_cast<u8>(counted_[k] + (e_[k].kind != Kind::none));
   }
+  find_groups();
   bool need = true, read = false;
   for (unsigned k = count_; k-- > 0;) {
     needed_[k] = need;
@@ -132,6 +133,7 @@ bool BlockCompiler::instruction(unsigned k) {
   const Decoded& d = d_[k];
   const Effects& e = e_[k];
   slow_.reset();
+  plain_exit_.reset();
   FlagState before = flags_;
   before.host = false;
   const XmmState xmm_before = xmm_;
@@ -232,7 +234,7 @@ void BlockCompiler::check_second_page() {
   a.jne(again);
   a.section(cold_);
   a.bind(again);
-  translator_.exits_.push_back({translation_.rip, nullptr, nullptr});
+  translator_.exits_.push_back({translation_.rip, nullptr, nullptr, false});
   a.mov(x86::eax, static_cast<u32>(translator_.exits_.size() - 1));
   a.jmp(x86::ptr(x86::rsp, at::RESOLVE, 8));
   a.section(code_.textSection());
@@ -268,7 +270,7 @@ void BlockCompiler::finish_slow_paths() {
 bool BlockCompiler::place() {
   // The exit to its own address, for whoever comes when the block is no more.
   const std::size_t dead = a.offset();
-  translator_.exits_.push_back({translation_.rip, nullptr, nullptr});
+  translator_.exits_.push_back({translation_.rip, nullptr, nullptr, false});
   const std::size_t dead_site = translator_.exits_.size() - 1;
   a.mov(x86::eax, static_cast<u32>(dead_site));
   a.jmp(x86::ptr(x86::rsp, at::RESOLVE, 8));

@@ -84,7 +84,18 @@ class BlockCompiler {
     unsigned executed; // instructions
     bool bare;         // a return site: all else is done, but whoever comes may come from anywhere
     unsigned index;    // of the branch
+    bool plain = false; // to a translation without groups
   };
+  // A memory operand's part in a group (groups.cc).
+  struct Access {
+    i8 slot = -1; // none
+    bool opens = false;
+    bool write = false; // someone in the group does
+    i32 low = 0;        // the range's first byte, from the present value of the register
+    u16 range = 0;      // bytes
+  };
+  static constexpr unsigned GROUPS = 8;
+
   class Errors : public asmjit::ErrorHandler {
    public:
     void handleError(asmjit::Error, const char*, asmjit::BaseEmitter*) override { failed = true; }
@@ -131,6 +142,12 @@ class BlockCompiler {
   Mem constant_address(u64 linear, unsigned size, bool write, bool aligned);
   Label slow();                                               // of the current instruction
   void immediate64(Gp to, u64 value);
+
+  // groups.cc
+  void find_groups();
+  void only_members(unsigned k);
+  Mem grouped(const Access& access, unsigned reg, i32 disp, unsigned size);
+  Label plain_exit();
 
   // integer.cc
   void mov(const Decoded& d);
@@ -198,6 +215,7 @@ class BlockCompiler {
   unsigned count_ = 0;
   Decoded d_[BLOCK_INSNS];
   Effects e_[BLOCK_INSNS];
+  Access operand_[BLOCK_INSNS], stack_[BLOCK_INSNS];
   u16 offset_[BLOCK_INSNS + 1];
   u8 counted_[BLOCK_INSNS + 1]; // of the instructions before, those that translated code executes
   bool needed_[BLOCK_INSNS];    // someone may look at the flags after this instruction before they are all set anew
@@ -213,7 +231,7 @@ class BlockCompiler {
   FlagState slow_flags_;    // of a slow path behind settle()
   bool flags_set_ = false;  // by the current instruction
   bool sse_checked_ = false, mxcsr_loaded_ = false;
-  std::optional<Label> slow_;
+  std::optional<Label> slow_, plain_exit_; // of the current instruction
   std::vector<SlowPath> slow_paths_;
   std::vector<ExitPath> exit_paths_;
   struct Patch {

@@ -73,7 +73,9 @@ void BlockCompiler::immediate64(Gp to, u64 value) {
 
 // --- addresses
 
+// Behind the slow path of an instruction that opens a group, the group would not be open.
 Label BlockCompiler::slow() {
+  if (operand_[k_].opens || stack_[k_].opens) return plain_exit();
   if (!slow_) slow_ = a.newLabel();
   return *slow_;
 }
@@ -106,6 +108,7 @@ void BlockCompiler::effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_
 
 x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, bool aligned) {
   const unsigned after = offset_[k_] + d.length;
+  if (operand_[k_].slot >= 0 && !aligned) return grouped(operand_[k_], d.base, d.disp, size);
   const bool constant = d.rip_relative || (d.base == REG_ZERO && d.index == REG_ZERO);
   if (constant && d.segment < FS) {
     u64 at = static_cast<u64>(static_cast<i64>(d.disp));
@@ -119,6 +122,7 @@ x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, boo
 }
 
 x86::Mem BlockCompiler::stack_address(i32 displacement, unsigned size, bool write) {
+  if (stack_[k_].slot >= 0) return grouped(stack_[k_], RSP, displacement, size);
   if (long_)
     a.lea(x86::rcx, x86::ptr(x86::gpq(PINNED[RSP]), displacement));
   else

@@ -164,7 +164,7 @@ void BlockCompiler::sse(const Decoded& d) {
   sse_check(form.floating);
   std::optional<Mem> m;
   const bool writes_memory = d.memory() && (form.shape == Shape::store || form.shape == Shape::to_general);
-  if (d.memory()) m = address(d, form.width, writes_memory, form.aligned);
+  if (d.memory()) m = address(d, form.width, writes_memory, form.aligned); // no group: rcx and a displacement
   const auto written = [&](unsigned n) {
     xmm_.valid |= static_cast<u16>(1u << n);
     xmm_.dirty |= static_cast<u16>(1u << n);

@@ -58,7 +58,9 @@ void BlockCompiler::popf(const Decoded&) {
   const Label same_if = a.newLabel();
   a.cmp(x86::byte_ptr(x86::rsp, at::CPL), 0);
   a.jne(slow());
-  a.mov(x86::ecx, x86::dword_ptr(stack_address(0, size, false).baseReg().as<Gp>())); // what is above is reserved
+  Mem top = stack_address(0, size, false);
+  top.setSize(4); // what is above is reserved
+  a.mov(x86::ecx, top);
   a.mov(x86::eax, x86::ecx);
   a.xor_(x86::eax, rflags());
   a.test(x86::eax, static_cast<i32>(STAYS_IN_RFLAGS & ~static_cast<u32>(FLAG_IF | FLAG_RF)));

@@ -15,7 +15,7 @@ namespace transom::soft {
 namespace {
 
 constexpr u64 NULL_RECORD = 1; // step()'s and the thunks' word for "to the run loop"
-constexpr unsigned MOST_ADDRESSES = 4; // translations of one block
+constexpr unsigned MOST_ADDRESSES = 8; // translations of one block
 
 const Insn* stop(Cpu&, const Insn* i) { return i; }
 
@@ -73,30 +73,39 @@ void Translator::reset() {
 
 const Insn* Translator::enter(const Translation& t) { return enter_(cpu_.gpr, t.entry); }
 
-const Translation* Translator::find(Block& block, u64 rip) {
+const Translation* Translator::find(Block& block, u64 rip, bool plain) {
   unsigned addresses = 0;
   for (const Translation* t = block.translation; t != nullptr; t = t->next, ++addresses)
-    if (t->rip == rip) return t;
-  if (block.runs < options_.threshold) {
+    if (t->rip == rip && t->plain == plain) return t;
+  // Who asks for a plain one has just come from one that was not: that it exists must not depend on more runs.
+  if (!plain && block.runs < options_.threshold) {
     ++block.runs;
     return nullptr;
   }
-  return addresses < MOST_ADDRESSES ? translate(block, rip) : nullptr;
+  if (addresses < MOST_ADDRESSES)
+    if (const Translation* const t = translate(block, rip, plain)) return t;
+  if (plain) give_up(block);
+  return nullptr;
 }
 
-const Translation* Translator::translate(Block& block, u64 rip) {
+// From now on the interpreter runs it.
+void Translator::give_up(Block& block) {
+  if (block.first == nullptr) return;
+  drop(block);
+  block.insns()->handler = block.first;
+  block.first = nullptr;
+}
+
+const Translation* Translator::translate(Block& block, u64 rip, bool plain) {
   if (arena_.left(arena_.hot) < BlockCompiler::MOST_BYTES || arena_.left(arena_.cold) < BlockCompiler::MOST_BYTES)
     reset();
-  auto t = std::make_unique<Translation>(Translation{&block, rip, nullptr, nullptr, 0, block.translation});
+  auto t = std::make_unique<Translation>(Translation{&block, rip, plain, nullptr, nullptr, 0, block.translation});
   const std::size_t steps = steps_.size(), exits = exits_.size(), runs = runs_.size();
   if (!BlockCompiler(cpu_, *this, *t).compile()) {
     steps_.resize(steps);
     exits_.resize(exits);
     runs_.resize(runs);
-    if (block.translation == nullptr) { // for good
-      block.insns()->handler = block.first;
-      block.first = nullptr;
-    }
+    if (block.translation == nullptr) give_up(block);
     return nullptr;
   }
   block.translation = t.get();
@@ -126,7 +135,7 @@ const Insn* count_run(Cpu& cpu, const Insn* i) {
 
 const Insn* run_translation(Cpu& cpu, const Insn* i) {
   const Translation* t = block_of(i)->translation;
-  if (t->rip != cpu.gpr[REG_RIP]) [[unlikely]]
+  if (t->rip != cpu.gpr[REG_RIP] || t->plain) [[unlikely]]
     return count_run(cpu, i);
   const Insn* const to = cpu.translator->enter(*t);
   return to == nullptr ? nullptr : go(cpu, to);
@@ -181,8 +190,8 @@ bool run_records(Cpu& cpu, const Insn* i) {
   return true;
 }
 
-bool may_go_on(const Cpu& cpu, const Block& b) {
-  return !b.stale && cpu.leave == 0 && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
+bool may_go_on(const Cpu& cpu, const Block& b, u32 generation) {
+  return !b.stale && cpu.tlb_generation == generation && cpu.leave == 0 && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
 }
 
 } // namespace
@@ -198,11 +207,12 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   fill(one);
   if (s.branch) one.insn[0].link = nullptr; // it would not look at `leave`
   const u16 record = s.record;
+  const u32 generation = cpu.tlb_generation;
 
   cpu.gpr[REG_RIP] = s.translation->rip;
   cpu.translated.instructions += s.counted; // in case it faults
   if (!run_records(cpu, one.insn)) return NULL_RECORD;
-  bool go_on = may_go_on(cpu, b);
+  bool go_on = may_go_on(cpu, b, generation);
   if (s.fp && !(cpu.fp_loaded & LOADED_MXCSR)) {
     if ((cpu.fx.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
       load_mxcsr(cpu);
@@ -221,11 +231,12 @@ u64 Translator::step(Cpu& cpu, u64 site) {
 
 u64 Translator::run_handlers(Cpu& cpu, HandlerRun* run) {
   if (run->block.stale) fill(*run);
+  const u32 generation = cpu.tlb_generation;
   cpu.gpr[REG_RIP] = run->translation->rip;
   cpu.translated.instructions += run->counted; // in case of a fault
   if (!run_records(cpu, run->insn)) return NULL_RECORD;
   Block& b = *run->translation->block;
-  if (may_go_on(cpu, b)) {
+  if (may_go_on(cpu, b, generation)) {
     cpu.translated.instructions -= run->counted;
     cpu.instructions += run->count;
     return 0;
@@ -254,7 +265,7 @@ const u64* set_code_tag(Cpu& cpu, u64 linear, u64 ram_page) {
 } // namespace
 
 // Where code at `rip` runs: a translation's entry, or null with what the interpreter is to run in `scratch`.
-const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
+const u8* Translator::lookup(Cpu& cpu, u64 rip, bool plain, u64& tag, const u64*& slot) {
   cpu.rip = rip;
   cpu.current = nullptr;
   cpu.translated.scratch = NULL_RECORD;
@@ -264,7 +275,7 @@ const u8* Translator::lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot) {
   cpu.gpr[REG_RIP] = rip;
   cpu.translated.scratch = reinterpret_cast<u64>(b->insns());
   if (b->first == nullptr) return nullptr;
-  const Translation* const t = find(*b, rip);
+  const Translation* const t = find(*b, rip, plain);
   if (t == nullptr) return nullptr;
   tag = code_tag(rip, b->ram[0]);
   slot = set_code_tag(cpu, rip, b->ram[0]);
@@ -278,7 +289,7 @@ const u8* Translator::resolve(Cpu& cpu, u64 site) {
   const ExitSite s = self.exits_[static_cast<u32>(site)];
   u64 tag;
   const u64* slot;
-  const u8* const code = self.lookup(cpu, s.rip, tag, slot);
+  const u8* const code = self.lookup(cpu, s.rip, s.plain, tag, slot);
   if (code == nullptr || s.jump == nullptr || self.resets_ != resets) return code;
   const i32 distance = static_cast<i32>(code - (self.arena_.executable(s.jump) + 4));
   std::memcpy(s.jump, &distance, 4);
@@ -289,7 +300,7 @@ const u8* Translator::resolve(Cpu& cpu, u64 site) {
 const u8* Translator::resolve_indirect(Cpu& cpu, u64 rip) {
   u64 tag;
   const u64* slot;
-  const u8* const code = cpu.translator->lookup(cpu, rip, tag, slot);
+  const u8* const code = cpu.translator->lookup(cpu, rip, false, tag, slot);
   if (code != nullptr) {
     const u64 key = rip ^ u64{cpu.mode} << 48;
     cpu.jumps[rip % JUMP_ENTRIES] = {key, code, tag, slot};

@@ -22,6 +22,7 @@ namespace transom::soft {
 struct Translation {
   Block* block;
   u64 rip;
+  bool plain;     // without groups of memory operands
   const u8* entry;
   const u8* dead; // an exit to `rip` itself, for whoever comes when the block is no more
   u32 bytes;      // from entry
@@ -54,6 +55,7 @@ struct ExitSite {
   u64 rip;
   u8* jump;  // rel32 to patch, in the writable view; null: never patched
   u8* tag;   // imm64 to patch with the page's code tag; null: same page
+  bool plain; // to a translation without groups
 };
 
 class Translator {
@@ -80,7 +82,7 @@ class Translator {
   void reset();
 
   // The translation of `block` at `rip`; made now if it has run often enough. Null: not yet, or never.
-  const Translation* find(Block& block, u64 rip);
+  const Translation* find(Block& block, u64 rip, bool plain = false);
   const Insn* enter(const Translation& t); // runs it; what the interpreter is to go on with, or null
 
   u64 count() const { return translations_.size(); }
@@ -99,8 +101,9 @@ class Translator {
   struct Free {
     void operator()(HandlerRun* r) const { ::operator delete(r); }
   };
-  const Translation* translate(Block& block, u64 rip);
-  const u8* lookup(Cpu& cpu, u64 rip, u64& tag, const u64*& slot);
+  const Translation* translate(Block& block, u64 rip, bool plain);
+  void give_up(Block& block);
+  const u8* lookup(Cpu& cpu, u64 rip, bool plain, u64& tag, const u64*& slot);
   static std::unique_ptr<HandlerRun, Free> new_run(unsigned count);
   HandlerRun* add_run(Translation& t, unsigned record, unsigned count, unsigned counted);
   static void fill(HandlerRun& run);
