@@ -81,7 +81,7 @@ struct Event {
 
 // Translations, direct-mapped by bits 12 and up of the linear address. A tag is the linear page address, or a page with
 // another index (never equal). `tag <= linear <= tag + 4096 - size` in one unsigned compare means: do it on the host.
-inline constexpr u64 TLB_ENTRIES = 1024;
+inline constexpr u64 TLB_ENTRIES = 2048;
 struct TlbEntry {
   u64 read, write;
   u64 host;   // host address of the page

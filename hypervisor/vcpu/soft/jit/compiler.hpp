@@ -18,9 +18,10 @@
 namespace transom::soft {
 
 // How the guest's arithmetic flags can be had. Whatever is true of these at a point in the code.
+// `again` says how to make them from registers that have not changed since; inc and dec take CF from Cpu::flags, which
+// holds the flags of before.
 struct FlagState {
-  // How to make them again from registers that have not changed since.
-  enum class Again : u8 { no, known, compare, test, logic, add, sub };
+  enum class Again : u8 { no, known, compare, test, logic, add, sub, inc, dec };
   static constexpr u16 ZERO = 0x4600; // as in Cpu::flags: ZF and PF alone, what a difference or a logical result of 0 gives
   bool host = false;   // in the host's RFLAGS
   bool memory = true;  // in Cpu::flags
@@ -31,7 +32,9 @@ struct FlagState {
   u8 b = 0;               // guest register
   bool zero = false;      // ZF = 1 would mean that they are ZERO
   bool uses(unsigned reg) const {
-    return again > Again::known && (a == reg || (!imm && again != Again::logic && b == reg));
+    if (again <= Again::known) return false;
+    const bool two = !imm && again != Again::logic && again < Again::inc;
+    return a == reg || (two && b == reg);
   }
 };
 
@@ -246,7 +249,7 @@ class BlockCompiler {
 Effects effects_of(const Decoded& d);
 // sse.cc: what kind of SSE instruction it is, if there is a template
 struct SseForm {
-  enum class Shape : u8 { none, compute, load, store, from_general, to_general, mask, shift_group };
+  enum class Shape : u8 { none, compute, load, store, from_general, to_general, mask, shift_group, compare, index };
   Shape shape = Shape::none;
   u8 width = 16;        // of the memory operand
   bool aligned = false; // it has to be

@@ -236,6 +236,8 @@ Effects effects_of(const Decoded& d) {
     const SseForm form = sse_form(d);
     if ((form.shape == SseForm::Shape::to_general && !d.memory())) e.registers = bit(d.rm);
     if (form.shape == SseForm::Shape::mask) e.registers = bit(d.reg);
+    if (form.shape == SseForm::Shape::index) e.registers = bit(RCX);
+    if (form.shape == SseForm::Shape::index || form.shape == SseForm::Shape::compare) e.writes = SET_ALL;
     e.memory = true;
   } else if (d.map == MAP_ONE) {
     e = one_byte(d);

@@ -27,6 +27,13 @@ void BlockCompiler::make_flags(const FlagState& s) {
     a.sahf();
     return;
   }
+  if (s.again >= Again::inc) {
+    const i32 back = s.again == Again::inc ? -1 : 1;
+    a.lea(x86::rax, x86::ptr(source(s.a, 8, x86::rax), back));
+    a.bt(x86::word_ptr(x86::rsp, at::FLAGS), 8);
+    a.emit(s.again == Again::inc ? x86::Inst::kIdInc : x86::Inst::kIdDec, sized(0, s.size));
+    return;
+  }
   const Operand b = s.imm ? Operand(Imm(*s.imm)) : operand(s.b, s.size);
   const Gp left = source(s.a, s.size, x86::rax);
   switch (s.again) {

@@ -167,7 +167,7 @@ x86::Mem BlockCompiler::grouped(const Access& access, unsigned reg, i32 disp, un
     a.lea(x86::rcx, x86::ptr(base, access.low));
     a.mov(x86::eax, x86::ecx);
     a.shr(x86::eax, 7);
-    a.and_(x86::eax, 0x7fe0);
+    a.and_(x86::eax, static_cast<int>((TLB_ENTRIES - 1) * sizeof(TlbEntry)));
     a.sub(x86::rcx, x86::ptr(x86::rsp, x86::rax, 0, tag, 8));
     a.cmp(x86::rcx, static_cast<int>(PAGE_SIZE) - access.range);
     a.ja(plain_exit());

@@ -215,7 +215,10 @@ void BlockCompiler::unary(const Decoded& d) { // INC DEC NEG NOT
                                                                    : x86::Inst::kIdInc;
   std::optional<Mem> m;
   if (d.memory() && !in_opcode) m = address(d, size, true);
-  if (kind == Effects::Kind::inc_dec && needed_[k_]) need_carry();
+  // CF stays in memory for whoever wants it, if that is nobody in this block.
+  const bool later = kind == Effects::Kind::inc_dec && needed_[k_] && !read_[k_] && flags_.memory && !m &&
+                     (size > 1 || d.rm % 8 == 0);
+  if (kind == Effects::Kind::inc_dec && needed_[k_] && !later) need_carry();
   if (m) {
     if (d.lock) a.lock();
     a.emit(id, *m);
@@ -227,7 +230,13 @@ void BlockCompiler::unary(const Decoded& d) { // INC DEC NEG NOT
     a.emit(id, byte_source(d.rm, x86::rax));
     store_byte(d.rm, x86::al, x86::rcx);
   }
-  if (kind != Effects::Kind::not_) set_flags();
+  if (kind == Effects::Kind::not_) return;
+  set_flags();
+  if (!later) return;
+  flags_.host = false; // but for CF
+  flags_.again = id == x86::Inst::kIdInc ? Again::inc : Again::dec;
+  flags_.size = static_cast<u8>(size);
+  flags_.a = static_cast<u8>(size == 1 ? d.rm / 8 : d.rm);
 }
 
 void BlockCompiler::shift(const Decoded& d) {

@@ -94,9 +94,11 @@ SseForm compute_form(const Decoded& d) {
 SseForm sse_form(const Decoded& d) {
   if (d.lock) return {};
   if (d.map == MAP_0F38) { // PSHUFB and its neighbours; the decoder knows what this host has
+    if (d.prefix == 0x66 && d.opcode == 0x17) return {Shape::compare, 16, true, false, false, true}; // PTEST
     const bool plain = d.prefix == 0x66 && d.opcode <= 0x0b;
     return plain ? SseForm{Shape::compute, 16, true, false, false, true} : SseForm{};
   }
+  if (d.map == MAP_0F3A && d.prefix == 0x66 && d.opcode == 0x63) return {Shape::index, 16, false, false, true, true}; // PCMPISTRI
   if (d.map == MAP_0F3A)
     return d.prefix == 0x66 && d.opcode == 0x0f ? SseForm{Shape::compute, 16, true, false, true, true} : SseForm{};
   if (d.map != MAP_0F) return {};
@@ -203,6 +205,13 @@ void BlockCompiler::sse(const Decoded& d) {
       xmm_load(d.rm);
       emit_sse(d, d.modrm >> 3 & 7, {}, d.rm, true);
       return written(d.rm);
+    case Shape::compare:
+    case Shape::index:
+      xmm_load(d.reg);
+      if (!m) xmm_load(d.rm);
+      emit_sse(d, d.reg, m, d.rm, form.imm);
+      if (form.shape == Shape::index) store64(RCX, x86::rcx);
+      return set_flags();
     case Shape::none: return;
   }
 }
