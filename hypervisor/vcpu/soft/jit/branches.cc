@@ -13,7 +13,7 @@ bool by_register_or_memory(const Decoded& d) { return d.has_modrm; }
 // --- the stack. LEA moves the pointer: flags stay.
 
 void BlockCompiler::move_stack(i32 by) {
-  const Gp sp = x86::gpq(PINNED[RSP]);
+  const Gp sp = x86::gpq(host_[RSP]);
   a.lea(sized(sp.id(), long_ ? 8 : 4), x86::ptr(sp, by));
 }
 
@@ -46,11 +46,11 @@ void BlockCompiler::pop(const Decoded& d) {
 
 void BlockCompiler::leave_frame(const Decoded&) {
   const unsigned size = long_ ? 8 : 4;
-  const Gp bp = x86::gpq(PINNED[RBP]), sp = x86::gpq(PINNED[RSP]);
+  const Gp bp = x86::gpq(host_[RBP]), sp = x86::gpq(host_[RSP]);
   if (operand_[k_].slot >= 0) {
     a.mov(x86::rax, grouped(operand_[k_], RBP, 0, 8));
   } else {
-    a.mov(sized(1, size), sized(PINNED[RBP], size));
+    a.mov(sized(1, size), sized(host_[RBP], size));
     a.mov(sized(0, size), checked(size, false, false));
   }
   a.lea(sized(sp.id(), size), x86::ptr(bp, static_cast<i32>(size)));
@@ -70,6 +70,8 @@ void BlockCompiler::settle() {
   flags_ = {};
   xmm_write_back(xmm_);
   xmm_ = {};
+  if (borrowed_) give_back();
+  use_borrowed(false);
   slow_flags_ = flags_;
 }
 
@@ -171,13 +173,13 @@ void BlockCompiler::count(unsigned executed) {
 
 Label BlockCompiler::exit_to(u64 rip, unsigned executed, bool bare) {
   const Label entry = a.newLabel();
-  exit_paths_.push_back({entry, flags_, xmm_, rip, executed, bare, k_, false});
+  exit_paths_.push_back({entry, flags_, xmm_, rip, executed, bare, k_, false, borrowed_});
   return entry;
 }
 
 void BlockCompiler::go_to(u64 rip, unsigned executed, bool bare) {
   if (!long_) rip = static_cast<u32>(rip);
-  exit_code({{}, flags_, xmm_, rip, executed, bare, k_, false});
+  exit_code({{}, flags_, xmm_, rip, executed, bare, k_, false, borrowed_});
 }
 
 // Loops go backward somewhere, or through an indirect branch: there the exit flag is looked at. And before code of
@@ -187,8 +189,10 @@ void BlockCompiler::exit_code(const ExitPath& e) {
   const bool same_page = !e.bare && ((e.rip ^ translation_.rip) >> PAGE_SHIFT) == 0;
   const u32 site = static_cast<u32>(translator_.exits_.size());
   translator_.exits_.push_back({e.rip, nullptr, nullptr, e.plain});
+  use_borrowed(e.borrowed);
   save_flags(e.flags);
   xmm_write_back(e.xmm);
+  if (borrowed_) give_back();
   count(e.executed);
   if (!e.bare && !e.plain && (!same_page || e.rip <= translation_.rip + offset_[e.index])) {
     a.mov(x86::rcx, x86::ptr(x86::rsp, at::EXIT_FLAG, 8));

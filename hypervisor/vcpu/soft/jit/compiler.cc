@@ -28,7 +28,10 @@ bool BlockCompiler::compile() {
   code_.setErrorHandler(&errors_);
   code_.attach(&a);
   code_.newSection(&cold_, "cold", 4);
+  use_borrowed(false);
   if (block_.second != ~u64{0}) check_second_page();
+  find_borrows();
+  if (!borrows_.empty()) borrow();
   bool inside = true;
   for (unsigned k = 0; k < count_ && inside;) {
     if (e_[k].kind == Kind::none) {
@@ -137,6 +140,7 @@ bool BlockCompiler::instruction(unsigned k) {
   FlagState before = flags_;
   before.host = false;
   const XmmState xmm_before = xmm_;
+  const bool borrowed = borrowed_;
   const FlagState::Again again = flags_.again;
   bool inside = true;
   flags_set_ = false;
@@ -188,7 +192,8 @@ bool BlockCompiler::instruction(unsigned k) {
     if (!inside) before = slow_flags_; // saved on the way
     const Label back = a.newLabel();
     a.bind(back);
-    slow_paths_.push_back({*slow_, back, before, flags_, inside ? xmm_before : XmmState{}, xmm_, k, mxcsr_loaded_});
+    slow_paths_.push_back({*slow_, back, before, flags_, inside ? xmm_before : XmmState{}, xmm_, k, mxcsr_loaded_,
+                           borrowed && inside});
   }
   return inside;
 }
@@ -220,8 +225,10 @@ unsigned BlockCompiler::call_handlers(unsigned k) {
   xmm_write_back(xmm_);
   xmm_ = {};
   mxcsr_loaded_ = false;
+  if (borrowed_) give_back();
   a.mov(x86::rax, reinterpret_cast<u64>(translator_.add_run(translation_, k, count, counted_[k])));
   a.call(x86::ptr(x86::rsp, at::RUN_HANDLERS, 8));
+  if (borrowed_) borrow_again();
   return count;
 }
 
@@ -244,6 +251,7 @@ void BlockCompiler::check_second_page() {
 void BlockCompiler::leave_to(unsigned k) {
   save_flags(flags_);
   xmm_write_back(xmm_);
+  if (borrowed_) give_back();
   count(counted_[k]);
   a.sub(x86::qword_ptr(x86::rsp, at::INTERPRETED), k);
   immediate64(x86::rax, translation_.rip);
@@ -255,11 +263,14 @@ void BlockCompiler::leave_to(unsigned k) {
 void BlockCompiler::finish_slow_paths() {
   a.section(cold_);
   for (const SlowPath& s : slow_paths_) {
+    use_borrowed(s.borrowed);
     a.bind(s.entry);
     save_flags(s.before);
     xmm_write_back(s.xmm_before);
+    if (borrowed_) give_back();
     a.mov(x86::eax, step_site(s.index, s.fp));
     a.call(x86::ptr(x86::rsp, at::STEP, 8));
+    if (borrowed_) borrow_again();
     xmm_reload(s.xmm_after);
     if (s.after.host) make_flags(FlagState{});
     a.jmp(s.back);

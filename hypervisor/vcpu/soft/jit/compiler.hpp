@@ -78,6 +78,7 @@ class BlockCompiler {
     XmmState xmm_before, xmm_after;
     unsigned index;
     bool fp;
+    bool borrowed;
   };
   struct ExitPath {
     Label entry;
@@ -88,6 +89,11 @@ class BlockCompiler {
     bool bare;         // a return site: all else is done, but whoever comes may come from anywhere
     unsigned index;    // of the branch
     bool plain = false; // to a translation without groups
+    bool borrowed = false;
+  };
+  // A host register that holds another guest register than usual, because the block does not use its own.
+  struct Borrow {
+    u8 guest, owner, host;
   };
   // A memory operand's part in a group (groups.cc).
   struct Access {
@@ -117,6 +123,14 @@ class BlockCompiler {
   u32 step_site(unsigned k, bool fp);
   unsigned call_handlers(unsigned k); // how many
   void leave_to(unsigned k); // the interpreter goes on with record k
+
+  // borrow.cc
+  void find_borrows();
+  void borrow();     // emits it
+  void borrow_again(); // after a handler has run
+  void give_back();  // emits it; borrowed registers are where everybody expects them
+  void use_borrowed(bool borrowed); // how code from here on finds registers
+  bool pinned(unsigned guest) const { return host_[guest] != NOT_PINNED; }
 
   // flags.cc
   void save_flags(const FlagState& s); // to Cpu::flags; eats rax
@@ -218,6 +232,9 @@ class BlockCompiler {
   unsigned count_ = 0;
   Decoded d_[BLOCK_INSNS];
   Effects e_[BLOCK_INSNS];
+  std::vector<Borrow> borrows_;
+  bool borrowed_ = false; // now
+  u8 host_[16];           // NOT_PINNED: in its slot
   Access operand_[BLOCK_INSNS], stack_[BLOCK_INSNS];
   u16 offset_[BLOCK_INSNS + 1];
   u8 counted_[BLOCK_INSNS + 1]; // of the instructions before, those that translated code executes

@@ -47,7 +47,7 @@ void BlockCompiler::make_flags(const FlagState& s) {
       break;
     default: {
       const Gp scratch = sized(0, s.size);
-      if (pinned(s.a)) a.mov(sized(0, s.size < 4 ? 4 : s.size), sized(PINNED[s.a], s.size < 4 ? 4 : s.size));
+      if (pinned(s.a)) a.mov(sized(0, s.size < 4 ? 4 : s.size), sized(host_[s.a], s.size < 4 ? 4 : s.size));
       const bool add = s.again == Again::add;
       a.emit(add ? x86::Inst::kIdSub : x86::Inst::kIdAdd, scratch, b);
       a.emit(add ? x86::Inst::kIdAdd : x86::Inst::kIdSub, scratch, b);

@@ -189,7 +189,7 @@ Label BlockCompiler::plain_exit() {
   before.host = false;
   const Label entry = a.newLabel();
   plain_exit_ = entry;
-  exit_paths_.push_back({entry, before, xmm_, translation_.rip + offset_[k_], counted_[k_], false, k_, true});
+  exit_paths_.push_back({entry, before, xmm_, translation_.rip + offset_[k_], counted_[k_], false, k_, true, borrowed_});
   return entry;
 }
 

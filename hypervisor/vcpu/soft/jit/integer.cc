@@ -33,7 +33,7 @@ i64 immediate(const Decoded& d, unsigned size) {
 // 32-bit results clear the upper half, also in a slot.
 template <class Op>
 void BlockCompiler::to_register(unsigned guest, unsigned size, bool read, Op&& op) {
-  if (pinned(guest)) return op(sized(PINNED[guest], size));
+  if (pinned(guest)) return op(sized(host_[guest], size));
   if (read || size < 4) a.mov(x86::rax, slot(guest));
   op(sized(0, size));
   a.mov(slot(guest), x86::rax);
@@ -48,7 +48,7 @@ void BlockCompiler::mov(const Decoded& d) {
     if (imm) {
       a.mov(m, Imm(immediate(d, size)));
     } else if (to_reg && size == 1) {
-      if (d.reg % 8 == 0 && pinned(d.reg / 8)) return void(a.mov(x86::gpb(PINNED[d.reg / 8]), m));
+      if (d.reg % 8 == 0 && pinned(d.reg / 8)) return void(a.mov(x86::gpb(host_[d.reg / 8]), m));
       a.mov(x86::al, m);
       store_byte(d.reg, x86::al, x86::rcx);
     } else if (to_reg) {
@@ -70,7 +70,7 @@ void BlockCompiler::mov(const Decoded& d) {
     if (imm)
       a.mov(x86::eax, static_cast<u32>(d.imm & 0xff));
     else if (Operand b = byte_source(from, x86::rax); to % 8 == 0 && pinned(to / 8))
-      return void(a.emit(x86::Inst::kIdMov, x86::gpb(PINNED[to / 8]), b));
+      return void(a.emit(x86::Inst::kIdMov, x86::gpb(host_[to / 8]), b));
     else if (!b.isReg() || b.as<Gp>().id() != 0)
       a.emit(x86::Inst::kIdMov, x86::al, b);
     return store_byte(to, x86::al, x86::rcx);
@@ -107,9 +107,9 @@ void BlockCompiler::extend(const Decoded& d) { // MOVZX MOVSX MOVSXD
 }
 
 void BlockCompiler::lea(const Decoded& d) {
-  const auto in_register = [](unsigned n) { return n == REG_ZERO || n == REG_RIP || pinned(n); };
+  const auto in_register = [this](unsigned n) { return n == REG_ZERO || n == REG_RIP || pinned(n); };
   const bool direct = pinned(d.reg) && in_register(d.base) && in_register(d.index) && d.osz == 8 && d.asz == 8;
-  const Gp to = direct ? x86::gpq(PINNED[d.reg]) : x86::gpq(1);
+  const Gp to = direct ? x86::gpq(host_[d.reg]) : x86::gpq(1);
   effective(d, to, x86::rax, offset_[k_] + d.length);
   if (direct) return;
   to_register(d.reg, d.osz, false, [&](Gp r) { a.mov(r, sized(1, d.osz)); });
@@ -154,7 +154,7 @@ void BlockCompiler::alu(const Decoded& d) {
     else
       to_register(to, size, true, [&](Gp r) { a.emit(ALU[op], r, b); });
   } else if (to % 8 == 0 && pinned(to / 8)) {
-    a.emit(ALU[op], x86::gpb(PINNED[to / 8]), b);
+    a.emit(ALU[op], x86::gpb(host_[to / 8]), b);
     plain = imm || from % 8 == 0;
   } else {
     plain = to % 8 == 0 && (imm || from % 8 == 0);
@@ -276,7 +276,7 @@ void BlockCompiler::double_shift(const Decoded& d) { // registers, both pinned
     load64(x86::rcx, RCX);
     count = x86::cl;
   }
-  a.emit(id, sized(PINNED[d.rm], d.osz), sized(PINNED[d.reg], d.osz), count);
+  a.emit(id, sized(host_[d.rm], d.osz), sized(host_[d.reg], d.osz), count);
   set_flags();
 }
 
@@ -384,10 +384,10 @@ void BlockCompiler::cmpxchg(const Decoded& d) {
   if (d.memory())
     to = address(d, size, true);
   else
-    to = sized(PINNED[size == 1 ? d.rm / 8 : d.rm], size);
+    to = sized(host_[size == 1 ? d.rm / 8 : d.rm], size);
   load64(x86::rax, RAX);
   if (d.lock) a.lock();
-  a.emit(x86::Inst::kIdCmpxchg, to, sized(PINNED[from], size));
+  a.emit(x86::Inst::kIdCmpxchg, to, sized(host_[from], size));
   store64(RAX, x86::rax);
   set_flags();
 }
@@ -430,7 +430,7 @@ void BlockCompiler::setcc(const Decoded& d) {
 
 void BlockCompiler::widen(const Decoded& d) {
   static_assert(PINNED[RAX] != NOT_PINNED && PINNED[RDX] == 2);
-  const unsigned r = PINNED[RAX];
+  const unsigned r = host_[RAX];
   if (d.opcode == 0x98) { // CBW CWDE CDQE
     if (d.osz == 8)
       a.movsxd(x86::gpq(r), x86::gpd(r));

@@ -18,11 +18,11 @@ x86::Gp BlockCompiler::sized(unsigned host, unsigned size) {
 }
 
 Operand BlockCompiler::operand(unsigned guest, unsigned size) {
-  return pinned(guest) ? Operand(sized(PINNED[guest], size)) : Operand(slot(guest, size));
+  return pinned(guest) ? Operand(sized(host_[guest], size)) : Operand(slot(guest, size));
 }
 
 x86::Gp BlockCompiler::source(unsigned guest, unsigned size, Gp scratch) {
-  if (pinned(guest)) return sized(PINNED[guest], size);
+  if (pinned(guest)) return sized(host_[guest], size);
   const Gp to = sized(scratch.id(), size);
   a.mov(to, slot(guest, size));
   return to;
@@ -30,13 +30,13 @@ x86::Gp BlockCompiler::source(unsigned guest, unsigned size, Gp scratch) {
 
 void BlockCompiler::load64(Gp to, unsigned guest) {
   if (pinned(guest))
-    a.mov(to, x86::gpq(PINNED[guest]));
+    a.mov(to, x86::gpq(host_[guest]));
   else
     a.mov(to, slot(guest));
 }
 void BlockCompiler::store64(unsigned guest, Gp from) {
   if (pinned(guest))
-    a.mov(x86::gpq(PINNED[guest]), from);
+    a.mov(x86::gpq(host_[guest]), from);
   else
     a.mov(slot(guest), from);
 }
@@ -45,7 +45,7 @@ void BlockCompiler::store64(unsigned guest, Gp from) {
 Operand BlockCompiler::byte_source(unsigned offset, Gp scratch) {
   const unsigned guest = offset / 8;
   if (offset % 8 == 0) return operand(guest, 1);
-  a.mov(x86::gpd(scratch.id()), x86::gpd(PINNED[guest])); // rax rcx rdx rbx: all pinned
+  a.mov(x86::gpd(scratch.id()), x86::gpd(host_[guest])); // rax rcx rdx rbx: all pinned
   a.movzx(x86::gpd(scratch.id()), x86::gpb_hi(scratch.id()));
   return x86::gpb(scratch.id());
 }
@@ -54,14 +54,14 @@ void BlockCompiler::store_byte(unsigned offset, Gp value, Gp scratch) {
   const unsigned guest = offset / 8;
   if (offset % 8 == 0) {
     if (pinned(guest))
-      a.mov(x86::gpb(PINNED[guest]), value);
+      a.mov(x86::gpb(host_[guest]), value);
     else
       a.mov(slot(guest, 1), value);
     return;
   }
-  a.mov(x86::gpq(scratch.id()), x86::gpq(PINNED[guest]));
+  a.mov(x86::gpq(scratch.id()), x86::gpq(host_[guest]));
   a.mov(x86::gpb_hi(scratch.id()), value);
-  a.mov(x86::gpq(PINNED[guest]), x86::gpq(scratch.id()));
+  a.mov(x86::gpq(host_[guest]), x86::gpq(scratch.id()));
 }
 
 void BlockCompiler::immediate64(Gp to, u64 value) {
@@ -124,9 +124,9 @@ x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, boo
 x86::Mem BlockCompiler::stack_address(i32 displacement, unsigned size, bool write) {
   if (stack_[k_].slot >= 0) return grouped(stack_[k_], RSP, displacement, size);
   if (long_)
-    a.lea(x86::rcx, x86::ptr(x86::gpq(PINNED[RSP]), displacement));
+    a.lea(x86::rcx, x86::ptr(x86::gpq(host_[RSP]), displacement));
   else
-    a.lea(x86::ecx, x86::ptr(x86::gpq(PINNED[RSP]), displacement));
+    a.lea(x86::ecx, x86::ptr(x86::gpq(host_[RSP]), displacement));
   return checked(size, write, false);
 }
 

@@ -193,12 +193,12 @@ void BlockCompiler::sse(const Decoded& d) {
     case Shape::to_general:
       xmm_load(d.reg);
       if (m) return emit_sse(d, d.reg, m, 0, false);
-      emit_sse(d, d.reg, {}, pinned(d.rm) ? PINNED[d.rm] : 0u, false);
+      emit_sse(d, d.reg, {}, pinned(d.rm) ? host_[d.rm] : 0u, false);
       if (!pinned(d.rm)) store64(d.rm, x86::rax);
       return;
     case Shape::mask:
       xmm_load(d.rm);
-      emit_sse(d, pinned(d.reg) ? PINNED[d.reg] : 0u, {}, d.rm, false);
+      emit_sse(d, pinned(d.reg) ? host_[d.reg] : 0u, {}, d.rm, false);
       if (!pinned(d.reg)) store64(d.reg, x86::rax);
       return;
     case Shape::shift_group:
