@@ -160,6 +160,32 @@ TEST_F(StringTest, InputAndOutputReachBeyond4GiB) {
   }
 }
 
+TEST_F(StringTest, AMapChangeInsideAnInHoldsForItsOwnStore) {
+  start({0x6c, 0xf4}, 0, DATA, 0);
+  std::vector<u8> rom(PAGE_SIZE, 0x11);
+  m.platform.on_in = [&](u16, u32) {
+    m.platform.on_page = [&](u64 gpa) { return gpa == DATA ? PhysPage{rom.data(), nullptr, ~u64{0}} : PhysPage{}; };
+    m.vcpu.memory_map_changed();
+    return 0x5au;
+  };
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.get<u8>(DATA), 0);
+  ASSERT_EQ(m.platform.mmio.size(), 1u);
+  EXPECT_EQ(m.platform.mmio[0].gpa, DATA);
+  EXPECT_EQ(m.platform.mmio[0].value, 0x5au);
+}
+
+TEST_F(StringTest, ARepeatedCompareReadsADeviceElementByElement) {
+  start({0xf3, 0xa6, 0xf4}, DATA, DATA + 0x1000, 4);
+  m.put<u32>(DATA, 0x05'07'05'05); // the third differs
+  m.put<u64>(TestMachine::PTE_OF_0 + 8 * ((DATA >> 12) + 1), TestMachine::RAM | P | W);
+  m.platform.on_mmio_read = [](u64, u32) { return u64{5}; };
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.gpr(RCX), 1u);
+  EXPECT_EQ(m.gpr(RDI), DATA + 0x1003);
+  EXPECT_EQ(m.platform.mmio.size(), 3u);
+}
+
 TEST_F(StringTest, BackwardOutputSaysSo) {
   start({0xfd, 0xf3, 0x6e, 0xf4}, DATA + 9, 0, 10);
   m.set_gpr(RDX, 0x80);
