@@ -252,4 +252,38 @@ TEST(Comparison, PageFaultsComparedByAddressAndErrorCode) {
   EXPECT_NE(compare_outcomes(host, ours), "");
 }
 
+TEST(Comparison, CmpsMayFaultAtEitherOperandAndNowhereElse) {
+  Outcome host = an_outcome(), ours = an_outcome();
+  for (Outcome* o : {&host, &ours}) {
+    o->vector = soft::PF;
+    o->state.gpr[soft::RSI] = 0x1234;
+    o->state.gpr[soft::RDI] = 0x5678;
+  }
+  const auto differs = [&] { return !difference({}, host, ours, 0, ZYDIS_MNEMONIC_CMPSB).empty(); };
+  host.cr2 = 0x5678;
+  ours.cr2 = 0x1234;
+  EXPECT_FALSE(differs());
+  EXPECT_NE(compare_outcomes(host, ours), "") << "other instructions";
+  ours.state.gpr[soft::RCX] ^= 1;
+  EXPECT_TRUE(differs()) << "all but the fault is compared";
+  ours.state.gpr[soft::RCX] ^= 1;
+  ours.cr2 = 0x1334;
+  EXPECT_TRUE(differs()) << "ours is at neither";
+  host.cr2 = ours.cr2 = 0x1234;
+  EXPECT_FALSE(differs());
+  ours.cr2 = 0x1334;
+  EXPECT_TRUE(differs()) << "[SI] alone faults";
+}
+
+TEST(Comparison, AnImageMayFaultAnywhereInItAlsoAcrossTheEndOfTheAddressSpace) {
+  Outcome host = an_outcome(), ours = an_outcome();
+  host.vector = ours.vector = soft::PF;
+  const auto differs = [&] { return !difference({}, host, ours, 0, ZYDIS_MNEMONIC_FXSAVE).empty(); };
+  ours.cr2 = ~u64{0x1f};
+  host.cr2 = ours.cr2 + 511;
+  EXPECT_FALSE(differs());
+  host.cr2 = ours.cr2 + 513;
+  EXPECT_TRUE(differs());
+}
+
 } // namespace transom::cpu_test

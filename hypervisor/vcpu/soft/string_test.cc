@@ -137,6 +137,55 @@ TEST_F(StringTest, AnInputBufferThatFaultsCostsTheDeviceNothing) {
   EXPECT_TRUE(m.platform.runs.empty());
 }
 
+TEST_F(StringTest, InputAndOutputReachBeyond4GiB) {
+  constexpr u64 HIGH = (u64{1} << 32) + 0x1000, RAM_THERE = 0x20'1000;
+  for (const bool repeated : {false, true}) {
+    const int prefix = repeated ? 0xf3 : 0x90;
+    start({prefix, 0x6c, prefix, 0x6e, 0xf4}, HIGH, HIGH, 1); // INSB, OUTSB, or the same with REP
+    m.put<u64>(TestMachine::TABLES + 0x1000 + 8 * 4, DATA | P | W);
+    m.put<u64>(DATA, 0x20'0000 | 0x80 | P | W); // a page of 2 MiB
+    m.put<u8>(RAM_THERE, 0);
+    m.put<u8>(0x1000, 0);
+    m.set_gpr(RDX, 0x80);
+    m.platform.ports.clear();
+    m.platform.on_in = [](u16, u32) { return 0x5au; };
+    ASSERT_TRUE(m.run());
+    EXPECT_EQ(m.get<u8>(RAM_THERE), 0x5a) << repeated;
+    EXPECT_EQ(m.get<u8>(0x1000), 0) << repeated;
+    EXPECT_EQ(m.gpr(RDI), HIGH + 1);
+    if (repeated) continue; // RCX is 0 by then
+    ASSERT_EQ(m.platform.ports.size(), 2u);
+    EXPECT_EQ(m.platform.ports[1].value, 0x5au);
+    EXPECT_EQ(m.gpr(RSI), HIGH + 1);
+  }
+}
+
+TEST_F(StringTest, AMapChangeInsideAnInHoldsForItsOwnStore) {
+  start({0x6c, 0xf4}, 0, DATA, 0);
+  std::vector<u8> rom(PAGE_SIZE, 0x11);
+  m.platform.on_in = [&](u16, u32) {
+    m.platform.on_page = [&](u64 gpa) { return gpa == DATA ? PhysPage{rom.data(), nullptr, ~u64{0}} : PhysPage{}; };
+    m.vcpu.memory_map_changed();
+    return 0x5au;
+  };
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.get<u8>(DATA), 0);
+  ASSERT_EQ(m.platform.mmio.size(), 1u);
+  EXPECT_EQ(m.platform.mmio[0].gpa, DATA);
+  EXPECT_EQ(m.platform.mmio[0].value, 0x5au);
+}
+
+TEST_F(StringTest, ARepeatedCompareReadsADeviceElementByElement) {
+  start({0xf3, 0xa6, 0xf4}, DATA, DATA + 0x1000, 4);
+  m.put<u32>(DATA, 0x05'07'05'05); // the third differs
+  m.put<u64>(TestMachine::PTE_OF_0 + 8 * ((DATA >> 12) + 1), TestMachine::RAM | P | W);
+  m.platform.on_mmio_read = [](u64, u32) { return u64{5}; };
+  ASSERT_TRUE(m.run());
+  EXPECT_EQ(m.gpr(RCX), 1u);
+  EXPECT_EQ(m.gpr(RDI), DATA + 0x1003);
+  EXPECT_EQ(m.platform.mmio.size(), 3u);
+}
+
 TEST_F(StringTest, BackwardOutputSaysSo) {
   start({0xfd, 0xf3, 0x6e, 0xf4}, DATA + 9, 0, 10);
   m.set_gpr(RDX, 0x80);
