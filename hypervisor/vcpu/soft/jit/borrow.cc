@@ -44,7 +44,8 @@ u32 mentioned(const Decoded& d, const Effects& e) {
       add(RAX);
       add(RDX);
       break;
-    case Kind::cmpxchg: add(RAX); break;
+    case Kind::cmpxchg:
+    case Kind::repeat_string: add(RAX); break;
     case Kind::shift:
     case Kind::double_shift: add(RCX); break;
     default: break;

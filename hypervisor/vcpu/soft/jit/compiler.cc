@@ -176,6 +176,7 @@ bool BlockCompiler::instruction(unsigned k) {
     case Kind::sti: sti(d); break;
     case Kind::pushf: pushf(d); break;
     case Kind::popf: popf(d); break;
+    case Kind::repeat_string: repeat_string(d); break;
     case Kind::push: push(d); break;
     case Kind::pop: pop(d); break;
     case Kind::leave_frame: leave_frame(d); break;

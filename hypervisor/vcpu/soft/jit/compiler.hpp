@@ -50,7 +50,7 @@ struct Effects {
     leave,    // no template, and it ends the block
     nop, mov, extend, lea, alu, test, inc_dec, neg, not_, shift, double_shift, imul, mul, bit, scan, popcnt, bswap, xchg,
     cmpxchg, xadd, cmov, setcc, widen, widen_pair, push, pop, leave_frame, call, jump, jcc, ret, carry,
-    cli, sti, pushf, popf,
+    cli, sti, pushf, popf, repeat_string,
     sse,
   };
   Kind kind = Kind::none;
@@ -189,6 +189,10 @@ class BlockCompiler {
   void carry(const Decoded& d);
   template <class Op>
   void to_register(unsigned guest, unsigned size, bool read, Op&& op); // op(register) computes into it
+
+  // strings.cc
+  void string_address(unsigned reg, bool write);
+  void repeat_string(const Decoded& d);
 
   // system.cc
   void cli(const Decoded& d);

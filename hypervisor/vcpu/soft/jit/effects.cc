@@ -141,6 +141,15 @@ Effects one_byte(const Decoded& d) {
       e.memory = true; // its checks are as an address's
       return e;
     }
+    case 0xa4:
+    case 0xa5:
+    case 0xaa:
+    case 0xab: {
+      if (!d.code64() || d.asz != 8 || d.segment >= FS || !(d.rep || d.repne)) return {};
+      Effects e = make(Kind::repeat_string, d, 0, 0, bit(RDI) | bit(RCX) | (op < 0xa6 ? bit(RSI) : 0));
+      e.memory = true;
+      return e;
+    }
     case 0xc9: return stack(Kind::leave_frame, d, bit(RBP));
     case 0xe8: return stack(Kind::call, d, 0);
     case 0xe9:

@@ -150,7 +150,8 @@ void BlockCompiler::only_members(unsigned k) {
   const Kind kind = e_[k].kind;
   const bool stack = kind == Kind::push || kind == Kind::pop || kind == Kind::pushf;
   const bool leaves = kind == Kind::call || kind == Kind::ret || kind == Kind::jump;
-  const bool others = kind == Kind::sse || kind == Kind::cli || kind == Kind::sti || kind == Kind::popf;
+  const bool others = kind == Kind::sse || kind == Kind::cli || kind == Kind::sti || kind == Kind::popf ||
+                      kind == Kind::repeat_string;
   if (!e_[k].memory || leaves || others) return;
   const bool operand = d_[k].memory() || kind == Kind::leave_frame;
   const auto checked = [](const Access& access) { return access.slot < 0 || access.opens; };

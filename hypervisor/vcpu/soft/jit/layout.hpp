@@ -30,6 +30,7 @@ inline constexpr i32 INTERPRETED = TRANSOM_AT(instructions);
 inline constexpr i32 RETURN_TOP = TRANSOM_AT(translated.return_top);
 inline constexpr i32 RETURNS = TRANSOM_AT(translated.returns);
 inline constexpr i32 GROUPS = TRANSOM_AT(translated.groups);
+inline constexpr i32 SECOND_SCRATCH = TRANSOM_AT(translated.second_scratch);
 inline constexpr i32 SCRATCH = TRANSOM_AT(translated.scratch);
 inline constexpr i32 JUMPS = TRANSOM_AT(jumps);
 inline constexpr i32 XMM = TRANSOM_AT(fx) + static_cast<i32>(offsetof(Fx, xmm));

@@ -46,7 +46,7 @@ struct TranslatedState {
   u64 instructions = 0; // executed by translated code, as far as counted
   u64 slow = 0;         // of those, the ones that took the slow path
   u64 return_top = 0;   // byte offset into returns, in the low byte
-  u64 scratch = 0;
+  u64 scratch = 0, second_scratch = 0;
   u64 groups[8] = {}; // host − linear of a block's groups of memory operands (groups.cc)
   ReturnSite returns[RETURN_SITES] = {};
 };
