@@ -26,10 +26,13 @@ const char* state_name(DomainState state) {
 void fill_vcpu(schema::Vcpu::Builder to, const VcpuShared& from) {
   std::vector<Named> exits;
   for (u32 c = 0; c < EXIT_CAUSES; ++c) exits.emplace_back(EXIT_CAUSE_NAMES[c], &from.exits[c]);
-  const std::vector<Named> execution = {
-      {"instructions", &from.instructions}, {"translated", &from.translated},     {"exceptions", &from.exceptions},
-      {"interrupts", &from.interrupts},         {"tlb_misses", &from.tlb_misses},
-      {"blocks_decoded", &from.blocks_decoded}, {"blocks_invalidated", &from.blocks_invalidated}};
+  const std::vector<Named> execution = {{"instructions", &from.instructions},
+                                        {"translated", &from.translated},
+                                        {"exceptions", &from.exceptions},
+                                        {"interrupts", &from.interrupts},
+                                        {"tlb_misses", &from.tlb_misses},
+                                        {"blocks_decoded", &from.blocks_decoded},
+                                        {"blocks_invalidated", &from.blocks_invalidated}};
   fill(to.initExits(static_cast<u32>(exits.size())), exits);
   fill(to.initExecution(static_cast<u32>(execution.size())), execution);
 }

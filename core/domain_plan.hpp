@@ -92,8 +92,8 @@ struct DomainPlan {
   u32 cpus = 1;
   std::string cpu = "soft:jit"; // soft:interp, soft:jit, soft:check, kvm, kvm:split
   std::string cpu_model = "v2";
-  u64 code_cache = 32 << 20; // bytes of translated code for each vCPU
-  bool perf_map = false;     // the hypervisor writes /tmp/perf-PID.map
+  u64 code_cache = 32 << 20;  // bytes of translated code for each vCPU
+  bool perf_map = false;      // the hypervisor writes /tmp/perf-PID.map
   bool reboot_exits = false;  // on_reboot = "exit"
   i64 calendar_offset_ns = 0; // rtc = "localtime": zone offset
   BootPlan boot;

@@ -23,10 +23,10 @@ class Commands : public testing::Test {
 TEST_F(Commands, ListShowsStateCpuAndUptime) {
   Finished f = run_transom(folder_, {"list"});
   EXPECT_EQ(f.status, 0);
-  EXPECT_THAT(f.out, MatchesRegex("NAME +STATE +CPU +UPTIME\nhere +running +soft:interp +[0-9.]+ s\n"));
+  EXPECT_THAT(f.out, MatchesRegex("NAME +STATE +CPU +UPTIME\nhere +running +soft:jit +[0-9.]+ s\n"));
   f = run_transom(folder_, {"list", "--json"});
   EXPECT_THAT(f.out, MatchesRegex(
-                         R"(\[\{"name": "here", "state": "running", "cpu": "soft:interp", "uptimeSeconds": [0-9.]+\}\]
+                         R"(\[\{"name": "here", "state": "running", "cpu": "soft:jit", "uptimeSeconds": [0-9.]+\}\]
 )"));
 }
 
@@ -44,7 +44,7 @@ TEST_F(Commands, InfoCountsExitsByCauseAndIoreqsByDevice) {
   ASSERT_NE(value, std::string::npos);
   EXPECT_GT(std::stoul(f.out.substr(value + before.size())), 6u); // it printed "ready"
   const Finished text = run_transom(folder_, {"info", "here"});
-  EXPECT_THAT(text.out, AllOf(HasSubstr("here: running, 1 vCPU (soft:interp"), HasSubstr("uart0 in dom0")));
+  EXPECT_THAT(text.out, AllOf(HasSubstr("here: running, 1 vCPU (soft:jit"), HasSubstr("uart0 in dom0")));
 }
 
 TEST_F(Commands, PlacementNamesEveryDevice) {

@@ -34,8 +34,8 @@ struct Block {
   u16 bytes;
   u16 count; // instructions; record [count] may be the fall-through
   bool stale;
-  u32 runs = 0;                       // until it is translated
-  Handler first = nullptr;            // handler of the first instruction, when the record has another; null: never translated
+  u32 runs = 0;            // until it is translated
+  Handler first = nullptr; // handler of the first instruction, when the record has another; null: never translated
   Translation* translation = nullptr; // the newest
   Insn* insns() { return reinterpret_cast<Insn*>(this + 1); }
 };

@@ -168,9 +168,9 @@ struct Cpu {
   bool interrupt_shadow = false; // STI, MOV SS, POP SS: no interrupt before the next instruction is done
   bool debug_shadow = false;     // with it, of MOV SS and POP SS: no debug trap either
   u8 leave = 0;                  // Leave: the dispatcher is to return to the run loop at the next lookup
-  bool quiet = false;            // the last look found nothing that waits for IF, and nothing was asked of the platform since:
-                                 // what comes later raises the exit flag
-  bool nmi_blocked = false;      // from NMI delivery to the next IRET
+  bool quiet = false; // the last look found nothing that waits for IF, and nothing was asked of the platform since:
+                      // what comes later raises the exit flag
+  bool nmi_blocked = false; // from NMI delivery to the next IRET
   bool halted = false;
   bool at_breakpoint = false; // a block stopped where a debugger may have a breakpoint: the run loop looks
   bool shutdown = false;      // triple fault
@@ -179,7 +179,7 @@ struct Cpu {
   u32 tlb_generation = 0;     // changes when a translation is taken back, or the right to store through one
   u64 rflags = 2;             // everything but the arithmetic flags (bits of FLAGS_ARITHMETIC are stale here)
   u64 rip = 0xfff0;           // valid between instructions, and inside handlers that end a block (see exception.hpp)
-  u64 instructions = 0; // executed by handlers; Cpu::translated has the others
+  u64 instructions = 0;       // executed by handlers; Cpu::translated has the others
   TranslatedState translated;
 
   Segment segment[SEGMENTS];

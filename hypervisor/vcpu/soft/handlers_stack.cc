@@ -88,7 +88,8 @@ void popf(Cpu& cpu, const Insn&) {
   const u64 now = (old & ~may & ~FLAG_RF) | (given & may);
   set_flags(cpu, now);
   if ((old ^ now) & (FLAG_TF | FLAG_AC)) update_mode(cpu);
-  if ((now & ~old & FLAG_IF) && !cpu.quiet) cpu.leave = LEAVE_ASKED; // TF is part of the mode, and blocks of single steps are not remembered
+  if ((now & ~old & FLAG_IF) && !cpu.quiet)
+    cpu.leave = LEAVE_ASKED; // TF is part of the mode, and blocks of single steps are not remembered
 }
 
 template <class T>

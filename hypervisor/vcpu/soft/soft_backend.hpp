@@ -10,7 +10,8 @@ namespace transom {
 
 class SoftBackend final : public VcpuBackend {
  public:
-  SoftBackend(const CodePages& code_pages, SoftOptions options) : code_pages_(code_pages), options_(std::move(options)) {}
+  SoftBackend(const CodePages& code_pages, SoftOptions options)
+      : code_pages_(code_pages), options_(std::move(options)) {}
 
   Result<std::unique_ptr<Vcpu>> create(u32 number, VcpuPlatform& platform, std::atomic<u32>& exit_flag) override {
     return std::make_unique<SoftVcpu>(platform, code_pages_, options_, &exit_flag, number);

@@ -22,7 +22,9 @@ struct SoftVcpu::Memory {
 
 SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const SoftOptions& options,
                    std::atomic<u32>* exit_flag, u32 number)
-    : memory_(new Memory), cpu_(&memory_->cpu), blocks_(std::make_unique<BlockCache>(VcpuCodePages(code_pages, number))) {
+    : memory_(new Memory),
+      cpu_(&memory_->cpu),
+      blocks_(std::make_unique<BlockCache>(VcpuCodePages(code_pages, number))) {
   Cpu& cpu = *cpu_;
   cpu.platform = &platform;
   cpu.blocks = blocks_.get();
@@ -31,8 +33,8 @@ SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const So
   if (cpu.model == nullptr)
     throw std::invalid_argument("cpu_model \"" + options.model + "\" is unknown; accepted: base, v2, host");
   if (options.translate) {
-    translator_ = std::make_unique<Translator>(
-        cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map});
+    translator_ =
+        std::make_unique<Translator>(cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map});
     cpu.translator = translator_.get();
   }
   reset();

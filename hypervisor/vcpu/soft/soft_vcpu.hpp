@@ -17,11 +17,11 @@ class Translator;
 namespace transom {
 
 struct SoftOptions {
-  std::string model = "base";           // a CPUID model name
-  bool translate = false;               // code that runs often becomes code of the host
-  u32 threshold = 40;                   // how often that is, for a block
-  u64 code_bytes = u64{48} << 20;       // for translated code; full: all of it goes, and what is hot comes back
-  std::string perf_map;                 // path of a map of translated code for perf; empty: none
+  std::string model = "base";     // a CPUID model name
+  bool translate = false;         // code that runs often becomes code of the host
+  u32 threshold = 40;             // how often that is, for a block
+  u64 code_bytes = u64{48} << 20; // for translated code; full: all of it goes, and what is hot comes back
+  std::string perf_map;           // path of a map of translated code for perf; empty: none
 };
 
 class SoftVcpu final : public Vcpu {

@@ -87,8 +87,8 @@ void BlockCompiler::analyse() {
   counted_[0] = 0;
   for (unsigned k = 0; k < count_; ++k) {
     e_[k] = effects_of(d_[k]);
-    if ((e_[k].kind == Kind::jcc || ((e_[k].kind == Kind::jump || e_[k].kind == Kind::call) && !d_[k].has_modrm)) && long_ &&
-        !canonical(translation_.rip + offset_[k] + d_[k].length + d_[k].imm))
+    if ((e_[k].kind == Kind::jcc || ((e_[k].kind == Kind::jump || e_[k].kind == Kind::call) && !d_[k].has_modrm)) &&
+        long_ && !canonical(translation_.rip + offset_[k] + d_[k].length + d_[k].imm))
       e_[k] = {d_[k].selection.ends ? Kind::leave : Kind::none, false, 0, 0, 0};
     if (e_[k].kind == Kind::sti && k + 1 == count_) e_[k] = {}; // the shadow reaches beyond the block
     counted_[k + 1] = static_cast<u8>(counted_[k] + (e_[k].kind != Kind::none));
@@ -111,7 +111,8 @@ void BlockCompiler::analyse() {
 void BlockCompiler::prepare(unsigned k) {
   k_ = k;
   const Effects& e = e_[k];
-  if (e.kind == Kind::none || e.kind == Kind::leave || e.kind == Kind::call || e.kind == Kind::ret || e.kind == Kind::jump)
+  if (e.kind == Kind::none || e.kind == Kind::leave || e.kind == Kind::call || e.kind == Kind::ret ||
+      e.kind == Kind::jump)
     return;
   FlagState& s = flags_;
   const bool kills = e.writes == SET_ALL, after = needed_[k] && !kills;
@@ -182,9 +183,18 @@ bool BlockCompiler::instruction(unsigned k) {
     case Kind::leave_frame: leave_frame(d); break;
     case Kind::jcc: jcc(d); break;
     case Kind::sse: sse(d); break;
-    case Kind::jump: jump(d); inside = false; break;
-    case Kind::call: call(d); inside = false; break;
-    case Kind::ret: ret(d); inside = false; break;
+    case Kind::jump:
+      jump(d);
+      inside = false;
+      break;
+    case Kind::call:
+      call(d);
+      inside = false;
+      break;
+    case Kind::ret:
+      ret(d);
+      inside = false;
+      break;
   }
   if (!flags_set_ && again != Again::no)
     for (unsigned n = 0; n < 16; ++n)
@@ -193,15 +203,15 @@ bool BlockCompiler::instruction(unsigned k) {
     if (!inside) before = slow_flags_; // saved on the way
     const Label back = a.newLabel();
     a.bind(back);
-    slow_paths_.push_back({*slow_, back, before, flags_, inside ? xmm_before : XmmState{}, xmm_, k, mxcsr_loaded_,
-                           borrowed && inside});
+    slow_paths_.push_back(
+        {*slow_, back, before, flags_, inside ? xmm_before : XmmState{}, xmm_, k, mxcsr_loaded_, borrowed && inside});
   }
   return inside;
 }
 
 u32 BlockCompiler::step_site(unsigned k, bool fp) {
-  translator_.steps_.push_back({&translation_, static_cast<u16>(k), counted_[k], e_[k].kind != Kind::none,
-                                d_[k].direct_branch(), fp});
+  translator_.steps_.push_back(
+      {&translation_, static_cast<u16>(k), counted_[k], e_[k].kind != Kind::none, d_[k].direct_branch(), fp});
   return static_cast<u32>(translator_.steps_.size() - 1);
 }
 
@@ -212,7 +222,8 @@ static bool keeps_to_registers(const Decoded& d) {
     if ((d.opcode & 0xf8) != 0xd8) return false;
     return !d.memory() || !(d.opcode & 1) || (d.modrm >> 3 & 7) == 0; // x87: arithmetic, FLD, FILD
   }
-  const bool stack = d.opcode == 0xa0 || d.opcode == 0xa1 || d.opcode == 0xa8 || d.opcode == 0xa9; // PUSH, POP of FS, GS
+  const bool stack =
+      d.opcode == 0xa0 || d.opcode == 0xa1 || d.opcode == 0xa8 || d.opcode == 0xa9; // PUSH, POP of FS, GS
   const bool masked_store = d.opcode == 0xf7;
   return !d.memory() && !(d.map == MAP_0F && (stack || masked_store));
 }

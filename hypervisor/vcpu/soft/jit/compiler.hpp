@@ -22,9 +22,10 @@ namespace transom::soft {
 // holds the flags of before.
 struct FlagState {
   enum class Again : u8 { no, known, compare, test, logic, add, sub, inc, dec };
-  static constexpr u16 ZERO = 0x4600; // as in Cpu::flags: ZF and PF alone, what a difference or a logical result of 0 gives
-  bool host = false;   // in the host's RFLAGS
-  bool memory = true;  // in Cpu::flags
+  static constexpr u16 ZERO =
+      0x4600;         // as in Cpu::flags: ZF and PF alone, what a difference or a logical result of 0 gives
+  bool host = false;  // in the host's RFLAGS
+  bool memory = true; // in Cpu::flags
   Again again = Again::no;
   u8 size = 0;            // bytes
   u8 a = 0;               // guest register; of add and sub: the result
@@ -46,18 +47,52 @@ struct XmmState {
 // What an instruction does, as far as the ones around it care.
 struct Effects {
   enum class Kind : u8 {
-    none,     // no template: its handler runs
-    leave,    // no template, and it ends the block
-    nop, mov, extend, lea, alu, test, inc_dec, neg, not_, shift, double_shift, imul, mul, bit, scan, popcnt, bswap, xchg,
-    cmpxchg, xadd, cmov, setcc, widen, widen_pair, push, pop, leave_frame, call, jump, jcc, ret, carry,
-    cli, sti, pushf, popf, repeat_string,
+    none,  // no template: its handler runs
+    leave, // no template, and it ends the block
+    nop,
+    mov,
+    extend,
+    lea,
+    alu,
+    test,
+    inc_dec,
+    neg,
+    not_,
+    shift,
+    double_shift,
+    imul,
+    mul,
+    bit,
+    scan,
+    popcnt,
+    bswap,
+    xchg,
+    cmpxchg,
+    xadd,
+    cmov,
+    setcc,
+    widen,
+    widen_pair,
+    push,
+    pop,
+    leave_frame,
+    call,
+    jump,
+    jcc,
+    ret,
+    carry,
+    cli,
+    sti,
+    pushf,
+    popf,
+    repeat_string,
     sse,
   };
   Kind kind = Kind::none;
-  bool memory = false;  // checks an address, or something else that may take the slow path; the host's flags are lost
-  u8 reads = 0;         // FlagSet
-  u8 writes = 0;        // FlagSet; whatever is not in it stays as it was
-  u32 registers = 0;    // guest registers written, as bits
+  bool memory = false; // checks an address, or something else that may take the slow path; the host's flags are lost
+  u8 reads = 0;        // FlagSet
+  u8 writes = 0;       // FlagSet; whatever is not in it stays as it was
+  u32 registers = 0;   // guest registers written, as bits
 };
 
 class BlockCompiler {
@@ -85,9 +120,9 @@ class BlockCompiler {
     FlagState flags;
     XmmState xmm;
     u64 rip;
-    unsigned executed; // instructions
-    bool bare;         // a return site: all else is done, but whoever comes may come from anywhere
-    unsigned index;    // of the branch
+    unsigned executed;  // instructions
+    bool bare;          // a return site: all else is done, but whoever comes may come from anywhere
+    unsigned index;     // of the branch
     bool plain = false; // to a translation without groups
     bool borrowed = false;
   };
@@ -122,13 +157,13 @@ class BlockCompiler {
   bool place();
   u32 step_site(unsigned k, bool fp);
   unsigned call_handlers(unsigned k); // how many
-  void leave_to(unsigned k); // the interpreter goes on with record k
+  void leave_to(unsigned k);          // the interpreter goes on with record k
 
   // borrow.cc
   void find_borrows();
-  void borrow();     // emits it
-  void borrow_again(); // after a handler has run
-  void give_back();  // emits it; borrowed registers are where everybody expects them
+  void borrow();                    // emits it
+  void borrow_again();              // after a handler has run
+  void give_back();                 // emits it; borrowed registers are where everybody expects them
   void use_borrowed(bool borrowed); // how code from here on finds registers
   bool pinned(unsigned guest) const { return host_[guest] != NOT_PINNED; }
 
@@ -141,23 +176,24 @@ class BlockCompiler {
     set_flags();
     flags_.zero = true;
   }
-  void set_flags(FlagState::Again again = FlagState::Again::no, u8 size = 0, u8 a = 0, u8 b = 0, std::optional<i64> imm = {});
+  void set_flags(FlagState::Again again = FlagState::Again::no, u8 size = 0, u8 a = 0, u8 b = 0,
+                 std::optional<i64> imm = {});
 
   // operands.cc
   static Mem slot(unsigned guest, unsigned size = 8);
   static Gp sized(unsigned host, unsigned size);
-  Gp source(unsigned guest, unsigned size, Gp scratch);       // the register, or a copy in `scratch`
-  asmjit::Operand operand(unsigned guest, unsigned size);     // the register, or its slot
+  Gp source(unsigned guest, unsigned size, Gp scratch);   // the register, or a copy in `scratch`
+  asmjit::Operand operand(unsigned guest, unsigned size); // the register, or its slot
   void load64(Gp to, unsigned guest);
   void store64(unsigned guest, Gp from);
-  asmjit::Operand byte_source(unsigned offset, Gp scratch);   // Decoded's byte registers
-  void store_byte(unsigned offset, Gp value, Gp scratch);     // value: al or cl
+  asmjit::Operand byte_source(unsigned offset, Gp scratch); // Decoded's byte registers
+  void store_byte(unsigned offset, Gp value, Gp scratch);   // value: al or cl
   Mem address(const Decoded& d, unsigned size, bool write, bool aligned = false);
   Mem stack_address(i32 displacement, unsigned size, bool write);
   void effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_after);
-  Mem checked(unsigned size, bool write, bool aligned);       // rcx: linear
+  Mem checked(unsigned size, bool write, bool aligned); // rcx: linear
   Mem constant_address(u64 linear, unsigned size, bool write, bool aligned);
-  Label slow();                                               // of the current instruction
+  Label slow(); // of the current instruction
   void immediate64(Gp to, u64 value);
 
   // groups.cc
@@ -252,8 +288,8 @@ class BlockCompiler {
   unsigned k_ = 0; // current instruction
   FlagState flags_;
   XmmState xmm_;
-  FlagState slow_flags_;    // of a slow path behind settle()
-  bool flags_set_ = false;  // by the current instruction
+  FlagState slow_flags_;   // of a slow path behind settle()
+  bool flags_set_ = false; // by the current instruction
   bool sse_checked_ = false, mxcsr_loaded_ = false;
   std::optional<Label> slow_, plain_exit_; // of the current instruction
   std::vector<SlowPath> slow_paths_;
@@ -276,7 +312,7 @@ struct SseForm {
   bool aligned = false; // it has to be
   bool floating = false;
   bool imm = false;
-  bool merges = true;    // the destination's old value matters
+  bool merges = true; // the destination's old value matters
 };
 SseForm sse_form(const Decoded& d);
 

@@ -7,8 +7,8 @@ namespace {
 
 using Kind = Effects::Kind;
 
-constexpr u8 CONDITION_READS[8] = {SET_OF,          SET_CF, SET_ZF, SET_CF | SET_ZF, SET_SF, SET_PF, SET_SF | SET_OF,
-                                   SET_ZF | SET_SF | SET_OF};
+constexpr u8 CONDITION_READS[8] = {SET_OF, SET_CF, SET_ZF,          SET_CF | SET_ZF,
+                                   SET_SF, SET_PF, SET_SF | SET_OF, SET_ZF | SET_SF | SET_OF};
 
 u32 bit(unsigned guest) { return 1u << guest; }
 bool byte_op(const Decoded& d) { return !(d.opcode & 1); }
@@ -212,7 +212,8 @@ Effects two_byte(const Decoded& d) {
     case 0xaf: return make(Kind::imul, d, 0, SET_CF | SET_OF, bit(d.reg));
     case 0xb0:
     case 0xb1:
-      if (!simple_register(d.reg, byte) || (!d.memory() && (!simple_register(d.rm, byte) || rm_of(d, byte) == bit(RAX))))
+      if (!simple_register(d.reg, byte) ||
+          (!d.memory() && (!simple_register(d.rm, byte) || rm_of(d, byte) == bit(RAX))))
         return {};
       return make(Kind::cmpxchg, d, 0, SET_ALL, rm_of(d, byte) | bit(RAX));
     case 0xb6:

@@ -128,7 +128,8 @@ void BlockCompiler::find_groups() {
       continue;
     }
     const bool plain = d.base < 16 && d.index == REG_ZERO && d.asz == 8 && d.segment < FS;
-    if (const Operand o = operand_of(d, e.kind); o.size != 0 && plain) access(operand_[k], d.base, d.disp, o.size, o.write);
+    if (const Operand o = operand_of(d, e.kind); o.size != 0 && plain)
+      access(operand_[k], d.base, d.disp, o.size, o.write);
     if (e.kind == Kind::leave_frame) access(operand_[k], RBP, 0, 8, false);
     if (e.kind == Kind::push || e.kind == Kind::pushf || e.kind == Kind::call) access(stack_[k], RSP, -8, 8, true);
     if (e.kind == Kind::pop || e.kind == Kind::popf || e.kind == Kind::ret) access(stack_[k], RSP, 0, 8, false);
@@ -150,8 +151,8 @@ void BlockCompiler::only_members(unsigned k) {
   const Kind kind = e_[k].kind;
   const bool stack = kind == Kind::push || kind == Kind::pop || kind == Kind::pushf;
   const bool leaves = kind == Kind::call || kind == Kind::ret || kind == Kind::jump;
-  const bool others = kind == Kind::sse || kind == Kind::cli || kind == Kind::sti || kind == Kind::popf ||
-                      kind == Kind::repeat_string;
+  const bool others =
+      kind == Kind::sse || kind == Kind::cli || kind == Kind::sti || kind == Kind::popf || kind == Kind::repeat_string;
   if (!e_[k].memory || leaves || others) return;
   const bool operand = d_[k].memory() || kind == Kind::leave_frame;
   const auto checked = [](const Access& access) { return access.slot < 0 || access.opens; };
@@ -190,7 +191,8 @@ Label BlockCompiler::plain_exit() {
   before.host = false;
   const Label entry = a.newLabel();
   plain_exit_ = entry;
-  exit_paths_.push_back({entry, before, xmm_, translation_.rip + offset_[k_], counted_[k_], false, k_, true, borrowed_});
+  exit_paths_.push_back(
+      {entry, before, xmm_, translation_.rip + offset_[k_], counted_[k_], false, k_, true, borrowed_});
   return entry;
 }
 

@@ -168,7 +168,8 @@ void BlockCompiler::alu(const Decoded& d) {
   const std::optional<i64> value = imm ? std::optional<i64>(immediate(d, size)) : std::nullopt;
   const u8 bytes = static_cast<u8>(size);
   if (op == CMP) return set_flags(Again::compare, bytes, left, right, value);
-  if (op == AND || op == OR || op == XOR || (op == SUB && !imm && left == right)) return set_flags(Again::logic, bytes, left);
+  if (op == AND || op == OR || op == XOR || (op == SUB && !imm && left == right))
+    return set_flags(Again::logic, bytes, left);
   if (!imm && left == right) return set_flags();
   set_flags(op == ADD ? Again::add : Again::sub, bytes, left, right, value);
 }
@@ -209,15 +210,15 @@ void BlockCompiler::unary(const Decoded& d) { // INC DEC NEG NOT
   const Effects::Kind kind = e_[k_].kind;
   const bool in_opcode = d.map == MAP_ONE && d.opcode < 0x50;
   const unsigned size = in_opcode ? d.osz : size_of(d);
-  const InstId id = kind == Effects::Kind::neg    ? x86::Inst::kIdNeg
-                    : kind == Effects::Kind::not_ ? x86::Inst::kIdNot
+  const InstId id = kind == Effects::Kind::neg                     ? x86::Inst::kIdNeg
+                    : kind == Effects::Kind::not_                  ? x86::Inst::kIdNot
                     : (in_opcode ? d.opcode >= 0x48 : sub(d) == 1) ? x86::Inst::kIdDec
                                                                    : x86::Inst::kIdInc;
   std::optional<Mem> m;
   if (d.memory() && !in_opcode) m = address(d, size, true);
   // CF stays in memory for whoever wants it, if that is nobody in this block.
-  const bool later = kind == Effects::Kind::inc_dec && needed_[k_] && !read_[k_] && flags_.memory && !m &&
-                     (size > 1 || d.rm % 8 == 0);
+  const bool later =
+      kind == Effects::Kind::inc_dec && needed_[k_] && !read_[k_] && flags_.memory && !m && (size > 1 || d.rm % 8 == 0);
   if (kind == Effects::Kind::inc_dec && needed_[k_] && !later) need_carry();
   if (m) {
     if (d.lock) a.lock();

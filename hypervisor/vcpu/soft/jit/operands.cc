@@ -141,7 +141,8 @@ x86::Mem BlockCompiler::checked(unsigned size, bool write, bool aligned) {
   a.shr(x86::eax, 7);
   static_assert(sizeof(TlbEntry) == 32);
   a.and_(x86::eax, static_cast<int>((TLB_ENTRIES - 1) * sizeof(TlbEntry)));
-  a.sub(x86::rcx, x86::ptr(x86::rsp, x86::rax, 0, tlb + static_cast<i32>(write ? offsetof(TlbEntry, write) : offsetof(TlbEntry, read)), 8));
+  a.sub(x86::rcx, x86::ptr(x86::rsp, x86::rax, 0,
+                           tlb + static_cast<i32>(write ? offsetof(TlbEntry, write) : offsetof(TlbEntry, read)), 8));
   a.cmp(x86::rcx, static_cast<int>(PAGE_SIZE - size));
   a.ja(slow());
   a.add(x86::rcx, x86::ptr(x86::rsp, x86::rax, 0, tlb + static_cast<i32>(offsetof(TlbEntry, host)), 8));

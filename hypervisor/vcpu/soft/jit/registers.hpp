@@ -11,8 +11,9 @@
 namespace transom::soft {
 
 inline constexpr u8 NOT_PINNED = 0xff;
-inline constexpr u8 PINNED[16] = {9,  10,         2,          3,          11, 5,  6,  7, // rax rcx rdx rbx rsp rbp rsi rdi
-                                  8,  NOT_PINNED, NOT_PINNED, NOT_PINNED, 12, 13, 14, 15};
+inline constexpr u8 PINNED[16] = {
+    9, 10,         2,          3,          11, 5,  6,  7, // rax rcx rdx rbx rsp rbp rsi rdi
+    8, NOT_PINNED, NOT_PINNED, NOT_PINNED, 12, 13, 14, 15};
 inline bool pinned(unsigned guest) { return PINNED[guest] != NOT_PINNED; }
 
 } // namespace transom::soft

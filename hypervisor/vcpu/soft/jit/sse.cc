@@ -2,8 +2,8 @@
 // which are filled when a block first reads them.
 #include <cstring>
 
-#include "hypervisor/vcpu/soft/jit/compiler.hpp"
 #include "hypervisor/vcpu/soft/fpu.hpp"
+#include "hypervisor/vcpu/soft/jit/compiler.hpp"
 #include "hypervisor/vcpu/soft/jit/layout.hpp"
 #include "hypervisor/vcpu/soft/native.hpp"
 
@@ -34,8 +34,9 @@ SseForm move_form(const Decoded& d) {
     case 0x7f: return d.prefix == 0x66 ? store(16, true) : d.prefix == 0xf3 ? store(16, false) : SseForm{};
     case 0x7e:
       if (d.prefix == 0xf3) return SseForm{Shape::load, 8, false, false, false, false};
-      return d.prefix == 0x66 ? SseForm{Shape::to_general, static_cast<u8>(d.rex & 8 ? 8 : 4), false, false, false, true}
-                              : SseForm{};
+      return d.prefix == 0x66
+                 ? SseForm{Shape::to_general, static_cast<u8>(d.rex & 8 ? 8 : 4), false, false, false, true}
+                 : SseForm{};
     case 0x6e:
       return d.prefix == 0x66
                  ? SseForm{Shape::from_general, static_cast<u8>(d.rex & 8 ? 8 : 4), false, false, false, false}
@@ -75,7 +76,7 @@ SseForm compute_form(const Decoded& d) {
     case 0x57: return packed ? whole() : SseForm{};
     case 0xc6: return packed ? whole(true) : SseForm{};
     case 0x70: return d.prefix != 0 ? whole(true) : SseForm{}; // PSHUFD PSHUFHW PSHUFLW
-    case 0x5a: { // between formats
+    case 0x5a: {                                               // between formats
       const u8 width = d.prefix == 0 ? 8 : d.prefix == 0x66 ? 16 : d.prefix == 0xf3 ? 4 : 8;
       return SseForm{Shape::compute, width, width == 16, true, false, true};
     }
@@ -98,7 +99,8 @@ SseForm sse_form(const Decoded& d) {
     const bool plain = d.prefix == 0x66 && d.opcode <= 0x0b;
     return plain ? SseForm{Shape::compute, 16, true, false, false, true} : SseForm{};
   }
-  if (d.map == MAP_0F3A && d.prefix == 0x66 && d.opcode == 0x63) return {Shape::index, 16, false, false, true, true}; // PCMPISTRI
+  if (d.map == MAP_0F3A && d.prefix == 0x66 && d.opcode == 0x63)
+    return {Shape::index, 16, false, false, true, true}; // PCMPISTRI
   if (d.map == MAP_0F3A)
     return d.prefix == 0x66 && d.opcode == 0x0f ? SseForm{Shape::compute, 16, true, false, true, true} : SseForm{};
   if (d.map != MAP_0F) return {};

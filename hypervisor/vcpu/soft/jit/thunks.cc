@@ -1,7 +1,7 @@
 // The code that all translations share: in, out, and the calls of C++.
 //
-// Those calls run on the host's stack. Before them the guest's registers go to Cpu::gpr, so a fault may leave by longjmp
-// from anywhere behind.
+// Those calls run on the host's stack. Before them the guest's registers go to Cpu::gpr, so a fault may leave by
+// longjmp from anywhere behind.
 #include <stdexcept>
 
 #include "hypervisor/vcpu/soft/jit/layout.hpp"

@@ -14,7 +14,7 @@ namespace transom::soft {
 
 namespace {
 
-constexpr u64 NULL_RECORD = 1; // step()'s and the thunks' word for "to the run loop"
+constexpr u64 NULL_RECORD = 1;         // step()'s and the thunks' word for "to the run loop"
 constexpr unsigned MOST_ADDRESSES = 8; // translations of one block
 
 const Insn* stop(Cpu&, const Insn* i) { return i; }
@@ -26,8 +26,7 @@ std::unique_ptr<HandlerRun, Translator::Free> Translator::new_run(unsigned count
   return std::unique_ptr<HandlerRun, Free>(new (run) HandlerRun{});
 }
 
-Translator::Translator(Cpu& cpu, const Options& options)
-    : cpu_(cpu), options_(options), arena_(options.arena_bytes) {
+Translator::Translator(Cpu& cpu, const Options& options) : cpu_(cpu), options_(options), arena_(options.arena_bytes) {
   one_ = new_run(1);
   if (!options.perf_map.empty()) perf_map_.reset(std::fopen(options.perf_map.c_str(), "ae"));
   make_thunks();
@@ -43,8 +42,8 @@ void Translator::adopt(Block& block) const {
 
 void Translator::drop(Block& block) {
   for (Translation* t = block.translation; t != nullptr; t = t->next) {
-    // Jump to the exit that looks the address up again. Nobody is in the middle of these bytes: an instruction that calls
-    // out is longer.
+    // Jump to the exit that looks the address up again. Nobody is in the middle of these bytes: an instruction that
+    // calls out is longer.
     u8* const entry = arena_.writable(t->entry);
     const i32 distance = static_cast<i32>(t->dead - (t->entry + 5));
     entry[0] = 0xe9;
@@ -172,7 +171,8 @@ HandlerRun* Translator::add_run(Translation& t, unsigned record, unsigned count,
   run->counted = static_cast<u16>(counted);
   fill(*run);
   for (unsigned n = 0; n < count; ++n)
-    if ((run->insn[n].opcode & 0xfc) == 0xe0) run->insn[n].link = nullptr; // LOOP, JCXZ: a link would not look at `leave`
+    if ((run->insn[n].opcode & 0xfc) == 0xe0)
+      run->insn[n].link = nullptr; // LOOP, JCXZ: a link would not look at `leave`
   runs_.push_back(std::move(run));
   return runs_.back().get();
 }
@@ -191,7 +191,8 @@ bool run_records(Cpu& cpu, const Insn* i) {
 }
 
 bool may_go_on(const Cpu& cpu, const Block& b, u32 generation) {
-  return !b.stale && cpu.tlb_generation == generation && cpu.leave == 0 && cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
+  return !b.stale && cpu.tlb_generation == generation && cpu.leave == 0 &&
+         cpu.exit_flag->load(std::memory_order_relaxed) == 0 && cpu.pending_debug == 0;
 }
 
 } // namespace
@@ -302,7 +303,7 @@ const u8* Translator::resolve_indirect(Cpu& cpu, u64 rip) {
   const u64* slot;
   const u8* const code = cpu.translator->lookup(cpu, rip, false, tag, slot);
   if (code != nullptr) {
-    const u64 key = rip ^ u64{cpu.mode} << 48;
+    const u64 key = rip ^ u64 { cpu.mode } << 48;
     cpu.jumps[rip % JUMP_ENTRIES] = {key, code, tag, slot};
   }
   return code;

@@ -5,8 +5,9 @@
 // the TLB, a device, a fault, a page with code, an instruction without a template — is done by its handler: every
 // instruction begins in a state from which the interpreter can go on, so semantics exist once.
 //
-// Exits to other blocks start as calls of resolve() and are patched to direct jumps. A jump to another page compares the
-// page's code tag first. An invalidated translation has its entry overwritten, so nobody keeps lists of who jumps to it.
+// Exits to other blocks start as calls of resolve() and are patched to direct jumps. A jump to another page compares
+// the page's code tag first. An invalidated translation has its entry overwritten, so nobody keeps lists of who jumps
+// to it.
 #pragma once
 
 #include <cstdio>
@@ -22,10 +23,10 @@ namespace transom::soft {
 struct Translation {
   Block* block;
   u64 rip;
-  bool plain;     // without groups of memory operands
+  bool plain; // without groups of memory operands
   const u8* entry;
-  const u8* dead; // an exit to `rip` itself, for whoever comes when the block is no more
-  u32 bytes;      // from entry
+  const u8* dead;    // an exit to `rip` itself, for whoever comes when the block is no more
+  u32 bytes;         // from entry
   Translation* next; // of the same block, at another address
 };
 
@@ -53,8 +54,8 @@ struct HandlerRun {
 // A way out of a translation to a known address.
 struct ExitSite {
   u64 rip;
-  u8* jump;  // rel32 to patch, in the writable view; null: never patched
-  u8* tag;   // imm64 to patch with the page's code tag; null: same page
+  u8* jump;   // rel32 to patch, in the writable view; null: never patched
+  u8* tag;    // imm64 to patch with the page's code tag; null: same page
   bool plain; // to a translation without groups
 };
 
