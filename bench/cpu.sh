@@ -1,10 +1,10 @@
 #!/bin/bash
 # The software CPU beside QEMU's TCG: boot to power-off, jobs of a Linux userland (guests/jobs-init), bare-metal loops
-# (guests/loops.asm). Both machines take turns; a figure is the median of its runs. About 7 minutes.
-#   bench/cpu.sh BUILD OUT.json        RUNS=3 by default
+# (guests/loops.asm). Both machines take turns; a figure is the median of its runs. About 6 minutes.
+#   bench/cpu.sh BUILD OUT.json        RUNS=5 by default
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-build=$1 out=$2 runs=${RUNS:-3}
+build=$1 out=$2 runs=${RUNS:-5}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_RUNTIME_DIR=$work
@@ -52,8 +52,8 @@ for ((i = 1; i <= runs; ++i)); do
       seconds=$(awk -v a="$start" -v b="$(now)" 'BEGIN { printf "%.3f", b - a }')
       figures $guest "$seconds" < "$work/log" | sed "s/^/$machine /" >> "$work/figures"
       if [ $machine = transom ]; then
-        count=$(jq -r '.vcpus[0].execution[] | select(.name == "instructions").value' "$work/$guest.info")
-        echo "$guest $seconds $count" >> "$work/counted"
+        counter() { jq -r --arg name "$1" '.vcpus[0].execution[] | select(.name == $name).value' "$work/$guest.info"; }
+        echo "$guest $seconds $(counter instructions) $(counter translated)" >> "$work/counted"
       fi
     done
   done
@@ -76,13 +76,16 @@ for name in "${names[@]}"; do
   jq -n --arg name "$name" --arg transom "$a" --arg qemu "$b" --arg mips "$mips" '$ARGS.named' >> "$work/rows"
 done
 echo
-echo "| whole runs, as Transom counts | s | instructions | MIPS |"
-echo "|---|---|---|---|"
+echo "| whole runs, as Transom counts | s | instructions | MIPS | translated |"
+echo "|---|---|---|---|---|"
 for guest in boot jobs loops; do
   # shellcheck disable=SC2046 # numbers, one a word
   seconds=$(median $(awk -v g=$guest '$1 == g { print $2 }' "$work/counted"))
   # shellcheck disable=SC2046
   count=$(median $(awk -v g=$guest '$1 == g { print $3 }' "$work/counted"))
-  awk -v g=$guest -v s="$seconds" -v c="$count" 'BEGIN { printf "| %s | %.1f | %.2f G | %.0f |\n", g, s, c / 1e9, c / s / 1e6 }'
+  # shellcheck disable=SC2046
+  translated=$(median $(awk -v g=$guest '$1 == g { print $4 }' "$work/counted"))
+  awk -v g=$guest -v s="$seconds" -v c="$count" -v t="$translated" \
+    'BEGIN { printf "| %s | %.1f | %.2f G | %.0f | %.2f %% |\n", g, s, c / 1e9, c / s / 1e6, 100 * t / c }'
 done
 jq -s --arg machine "$(machine)" '{machine: $machine, rows: .}' "$work/rows" > "$out"
