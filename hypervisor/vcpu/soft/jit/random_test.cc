@@ -1,0 +1,157 @@
+// Random programs on two machines, one of which translates. They are disturbed at the same places of the guest: at its
+// OUT instructions, and between runs.
+#include <atomic>
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <thread>
+
+#include "hypervisor/vcpu/soft/jit/test_program.hpp"
+#include "hypervisor/vcpu/soft/jit/test_twins.hpp"
+
+namespace transom::soft {
+namespace {
+
+u64 from_environment(const char* name, u64 otherwise) {
+  const char* const text = std::getenv(name);
+  return text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
+}
+
+// What happens at the n-th event is the same on both machines.
+class Disturber {
+ public:
+  Disturber(const Program& program, u64 seed) : program_(program), seed_(seed) {}
+
+  void at_out(TestMachine& m, u64 n) const {
+    std::mt19937_64 random(seed_ << 32 | n);
+    std::atomic<u32>& flag = m.vcpu.exit_flag();
+    switch (random() % 8) {
+      case 0:
+      case 1: // an interrupt, or two
+        for (u64 left = 1 + random() % 2; left > 0; --left)
+          m.platform.interrupts.push_back(static_cast<int>(0x40 + random() % 0x40));
+        flag |= Vcpu::LOOK;
+        break;
+      case 2: flag |= Vcpu::LEAVE; break;
+      case 3: write(m, random); break;
+      case 4:
+        if (random() % 4 == 0) m.vcpu.memory_map_changed();
+        break;
+      default: break;
+    }
+  }
+  // A device writes code, and says so.
+  void write(TestMachine& m, std::mt19937_64& random) const {
+    if (program_.immediates.empty()) return;
+    for (u64 left = 1 + random() % 3; left > 0; --left) {
+      const u64 at = program_.immediates[random() % program_.immediates.size()];
+      m.put<u32>(at, static_cast<u32>(random()));
+      if (m.code_pages.wrote(at, 4)) m.vcpu.exit_flag() |= Vcpu::LOOK;
+    }
+  }
+  void between_runs(TestMachine& m, u64 n) const {
+    std::mt19937_64 random(~seed_ << 32 | n);
+    switch (random() % 8) {
+      case 0: write(m, random); break;
+      case 1: m.vcpu.memory_map_changed(); break;
+      case 2: m.vcpu.run_instructions(1 + random() % 30); break;
+      case 3:
+        if (m.vcpu.cpu().translator != nullptr) m.vcpu.cpu().translator->reset();
+        break;
+      case 4: { // a debugger comes
+        DebugControl d;
+        for (u64 left = random() % 4; left > 0; --left)
+          d.breakpoints.push_back(random() % 2 ? program_.functions[random() % program_.functions.size()]
+                                               : place::CODE + random() % 0x4000);
+        d.step = random() % 4 == 0;
+        m.vcpu.set_debug(d);
+        break;
+      }
+      case 5: m.vcpu.set_debug({}); break;
+      default: break;
+    }
+  }
+
+ private:
+  const Program& program_;
+  const u64 seed_;
+};
+
+constexpr u64 MOST_RUNS = 120;
+
+class RandomPrograms {
+ public:
+  explicit RandomPrograms(const SoftOptions& options) : twins_(options) {
+    twins_.both([](TestMachine& m) { m.platform.record = false; });
+  }
+
+  // Empty if both machines did the same from the beginning to the end.
+  std::string run(bool long_mode, u64 seed) {
+    const Program program = ProgramBuilder(long_mode, seed).build();
+    const Disturber disturber(program, seed);
+    u64 outs[2] = {};
+    twins_.both([&](TestMachine& m) {
+      u64& count = outs[&m == &twins_.fast];
+      m.vcpu.set_debug({});
+      m.platform.interrupts.clear();
+      m.vcpu.exit_flag() = 0;
+      program.load(m);
+      m.platform.on_out = [&disturber, &m, &count](u16, u32, u32) { disturber.at_out(m, count++); };
+    });
+    const u64 before = twins_.fast.vcpu.cpu().translated.instructions;
+    std::string wrong;
+    for (u64 n = 0; n < MOST_RUNS && wrong.empty(); ++n) {
+      RunResult result[2];
+      twins_.both([&](TestMachine& m) {
+        if (n + 30 > MOST_RUNS) m.vcpu.set_debug({});
+        result[&m == &twins_.fast] = m.vcpu.run();
+      });
+      wrong = twins_.difference(n % 16 == 15 ? TestMachine::RAM : u64{2} << 20);
+      if (result[0] != result[1]) wrong += "  run() ended otherwise\n";
+      if (!wrong.empty()) wrong = "  run " + std::to_string(n) + ":\n" + wrong;
+      if (result[0] == RunResult::halted || result[0] == RunResult::shutdown) {
+        finished_ += result[0] == RunResult::halted;
+        break;
+      }
+      twins_.both([&](TestMachine& m) { disturber.between_runs(m, n); });
+    }
+    if (wrong.empty()) wrong = twins_.difference();
+    translated_ += twins_.fast.vcpu.cpu().translated.instructions - before;
+    logged_ += twins_.plain.get<u32>(place::LOG_AT) - place::LOG;
+    interrupts_ += twins_.plain.get<u32>(place::INTERRUPTS);
+    return wrong.empty()
+               ? wrong
+               : std::string("seed ") + std::to_string(seed) + (long_mode ? ", 64" : ", 32") + " bits\n" + wrong;
+  }
+
+  void expect_agreement(u64 programs) {
+    const u64 first = from_environment("TRANSOM_FUZZ_SEED", 1);
+    programs = from_environment("TRANSOM_FUZZ_PROGRAMS", programs);
+    unsigned failures = 0;
+    for (u64 seed = first; seed < first + programs && failures < 5; ++seed)
+      for (const bool long_mode : {true, false}) {
+        const std::string wrong = run(long_mode, seed);
+        EXPECT_EQ(wrong, "");
+        failures += !wrong.empty();
+      }
+    const u64 all = instructions_executed(twins_.fast.vcpu.cpu());
+    std::printf("%llu instructions, %llu of them translated; %llu interrupts, %llu bytes of exceptions, %llu resets\n",
+                static_cast<unsigned long long>(all), static_cast<unsigned long long>(translated_),
+                static_cast<unsigned long long>(interrupts_), static_cast<unsigned long long>(logged_),
+                static_cast<unsigned long long>(twins_.fast.vcpu.cpu().translator->resets()));
+    EXPECT_GT(finished_ * 10, programs * 2 * 9) << "programs should come to their end";
+    EXPECT_GT(translated_ * 2, all) << "most should run translated";
+    if (programs < 20) return;
+    EXPECT_GT(interrupts_, 0u);
+    EXPECT_GT(logged_, 0u);
+  }
+
+ private:
+  Twins twins_;
+  u64 finished_ = 0, translated_ = 0, logged_ = 0, interrupts_ = 0;
+};
+
+TEST(RandomPrograms, DoTheSameTranslated) { RandomPrograms(translating()).expect_agreement(60); }
+TEST(RandomPrograms, DoTheSameWhenTranslatedLater) { RandomPrograms(translating(3)).expect_agreement(60); }
+
+} // namespace
+} // namespace transom::soft
