@@ -76,7 +76,30 @@ class Disturber {
   const u64 seed_;
 };
 
-constexpr u64 MOST_RUNS = 120;
+constexpr u64 MOST_RUNS = 400;
+
+// Ends a program that does not come to its end. The one that interprets comes first: what it cannot end is a bad
+// program.
+class Watchdog {
+ public:
+  explicit Watchdog(Twins& twins)
+      : thread_([this, &twins] {
+          for (unsigned n = 0; n < 6000 && !done_; ++n) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+          if (done_) return;
+          barked_ = true;
+          for (; !done_; std::this_thread::sleep_for(std::chrono::milliseconds(10)))
+            twins.both([](TestMachine& m) { m.vcpu.exit_flag() |= Vcpu::LEAVE; });
+        }) {}
+  ~Watchdog() {
+    done_ = true;
+    thread_.join();
+  }
+  bool barked() const { return barked_; }
+
+ private:
+  std::atomic<bool> done_{false}, barked_{false};
+  std::thread thread_;
+};
 
 class RandomPrograms {
  public:
@@ -90,37 +113,18 @@ class RandomPrograms {
     const Disturber disturber(program, seed);
     u64 outs[2] = {};
     twins_.both([&](TestMachine& m) {
+      begin(m, program);
       u64& count = outs[&m == &twins_.fast];
-      m.vcpu.set_debug({});
-      m.platform.interrupts.clear();
-      m.vcpu.exit_flag() = 0;
-      program.load(m);
       m.platform.on_out = [&disturber, &m, &count](u16, u32, u32) { disturber.at_out(m, count++); };
     });
-    const u64 before = twins_.fast.vcpu.cpu().translated.instructions;
-    std::string wrong;
-    for (u64 n = 0; n < MOST_RUNS && wrong.empty(); ++n) {
-      RunResult result[2];
-      twins_.both([&](TestMachine& m) {
-        if (n + 30 > MOST_RUNS) m.vcpu.set_debug({});
-        result[&m == &twins_.fast] = m.vcpu.run();
-      });
-      wrong = twins_.difference(n % 16 == 15 ? TestMachine::RAM : u64{2} << 20);
-      if (result[0] != result[1]) wrong += "  run() ended otherwise\n";
-      if (!wrong.empty()) wrong = "  run " + std::to_string(n) + ":\n" + wrong;
-      if (result[0] == RunResult::halted || result[0] == RunResult::shutdown) {
-        finished_ += result[0] == RunResult::halted;
-        break;
-      }
-      twins_.both([&](TestMachine& m) { disturber.between_runs(m, n); });
-    }
+    std::string wrong = run_disturbed(disturber);
     if (wrong.empty()) wrong = twins_.difference();
-    translated_ += twins_.fast.vcpu.cpu().translated.instructions - before;
+    all_ += instructions_executed(twins_.fast.vcpu.cpu());
+    translated_ += twins_.fast.vcpu.cpu().translated.instructions;
     logged_ += twins_.plain.get<u32>(place::LOG_AT) - place::LOG;
     interrupts_ += twins_.plain.get<u32>(place::INTERRUPTS);
-    return wrong.empty()
-               ? wrong
-               : std::string("seed ") + std::to_string(seed) + (long_mode ? ", 64" : ", 32") + " bits\n" + wrong;
+    if (wrong.empty()) return wrong;
+    return "seed " + std::to_string(seed) + (long_mode ? ", 64" : ", 32") + " bits\n" + wrong;
   }
 
   void expect_agreement(u64 programs) {
@@ -133,21 +137,46 @@ class RandomPrograms {
         EXPECT_EQ(wrong, "");
         failures += !wrong.empty();
       }
-    const u64 all = instructions_executed(twins_.fast.vcpu.cpu());
     std::printf("%llu instructions, %llu of them translated; %llu interrupts, %llu bytes of exceptions, %llu resets\n",
-                static_cast<unsigned long long>(all), static_cast<unsigned long long>(translated_),
+                static_cast<unsigned long long>(all_), static_cast<unsigned long long>(translated_),
                 static_cast<unsigned long long>(interrupts_), static_cast<unsigned long long>(logged_),
                 static_cast<unsigned long long>(twins_.fast.vcpu.cpu().translator->resets()));
     EXPECT_GT(finished_ * 10, programs * 2 * 9) << "programs should come to their end";
-    EXPECT_GT(translated_ * 2, all) << "most should run translated";
+    EXPECT_GT(translated_ * 2, all_) << "most should run translated";
     if (programs < 20) return;
     EXPECT_GT(interrupts_, 0u);
     EXPECT_GT(logged_, 0u);
   }
 
  private:
+  static void begin(TestMachine& m, const Program& program) {
+    m.vcpu.set_debug({});
+    m.platform.interrupts.clear();
+    m.vcpu.exit_flag() = 0;
+    program.load(m);
+    m.vcpu.cpu().instructions = m.vcpu.cpu().translated.instructions = 0;
+  }
+
+  // In the steps that the program's OUTs and the disturber make, comparing after each.
+  std::string run_disturbed(const Disturber& disturber) {
+    Watchdog watchdog(twins_);
+    for (u64 n = 0; n < MOST_RUNS; ++n) {
+      if (n + 30 > MOST_RUNS) twins_.both([](TestMachine& m) { m.vcpu.set_debug({}); });
+      const RunResult interpreted = twins_.plain.vcpu.run();
+      if (watchdog.barked()) return {};
+      const RunResult translated = twins_.fast.vcpu.run();
+      std::string wrong = twins_.difference(n % 16 == 15 ? TestMachine::RAM : u64{2} << 20);
+      if (interpreted != translated) wrong += "  run() ended otherwise\n";
+      if (!wrong.empty()) return "  run " + std::to_string(n) + ":\n" + wrong;
+      if (interpreted == RunResult::halted) ++finished_;
+      if (interpreted == RunResult::halted || interpreted == RunResult::shutdown) return {};
+      twins_.both([&](TestMachine& m) { disturber.between_runs(m, n); });
+    }
+    return {};
+  }
+
   Twins twins_;
-  u64 finished_ = 0, translated_ = 0, logged_ = 0, interrupts_ = 0;
+  u64 all_ = 0, finished_ = 0, translated_ = 0, logged_ = 0, interrupts_ = 0;
 };
 
 TEST(RandomPrograms, DoTheSameTranslated) { RandomPrograms(translating()).expect_agreement(60); }

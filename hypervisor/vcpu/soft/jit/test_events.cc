@@ -1,5 +1,7 @@
 // Random programs: what a translator has to notice.
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "hypervisor/vcpu/soft/exception.hpp"
 #include "hypervisor/vcpu/soft/jit/test_program.hpp"
@@ -399,8 +401,9 @@ void ProgramBuilder::user() {
   a_->bind(in_user);
   kernel_ = false;
   for (unsigned n = 0; n < 4; ++n) plain();
-  nesting_ = 2;
+  const unsigned nesting = std::exchange(nesting_, 2);
   skip();
+  nesting_ = nesting;
   if (percent(50)) patch();
   if (percent(50)) call_to(WINDOW);
   kernel_ = true;

@@ -170,6 +170,8 @@ void ProgramBuilder::handlers() {
   };
   assemble(common + 0x100, [&] { // a fault: go on where the program says
     log();
+    a_->test(x86::byte_ptr(sp, 5 * w), 3); // of the user: as if by INT 80h
+    a_->jnz(common + 0x200);
     a_->mov(ax, variable(RESUME, word()));
     a_->mov(x86::ptr(sp, 4 * w), ax);
     done();
@@ -180,6 +182,8 @@ void ProgramBuilder::handlers() {
     done();
   });
   assemble(common + 0x200, [&] { // INT 80h: back to the kernel's stack
+    a_->mov(x86::eax, SEL_DATA); // in long mode it is null now, which 32-bit code cannot have
+    a_->mov(x86::ss, x86::eax);
     a_->mov(sp, variable(KERNEL_STACK, word()));
     a_->sti();
     a_->jmp(variable(RESUME, word()));
