@@ -272,6 +272,7 @@ void ProgramBuilder::main_function(u64 at) {
     a_->dec(variable(counter, 4));
     a_->jnz(again);
     a_->out(0x80, x86::al);
+    a_->cli(); // nothing goes on behind the end
     a_->hlt();
   });
 }
