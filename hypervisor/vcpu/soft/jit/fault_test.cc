@@ -88,6 +88,8 @@ const std::vector<Producer>& overwriters() {
       {"a flag", [](Asm& a) { a.inc(rdx); }},
       {"by an exchange", [](Asm& a) { a.xchg(rax, rcx); }},
       {"by a pop", [](Asm& a) { a.push(rsi), a.pop(rax); }},
+      {"by a push of them", [](Asm& a) { a.pushfq(), a.or_(dword_ptr(rsp), 0x10), a.pop(rdx); }},
+      {"by a push and a pop of them", [](Asm& a) { a.pushfq(), a.xor_(dword_ptr(rsp), 1), a.popfq(); }},
       {"by a conditional move", [](Asm& a) { a.cmovc(rax, rdx), a.setz(cl); }},
   };
   return all;
@@ -213,6 +215,30 @@ TEST_F(Faults, EveryKindOfFaultComesAfterEveryKindOfFlags) {
       const std::string wrong = t_.difference(u64{1} << 20);
       EXPECT_EQ(wrong, "") << q.name << ", " << p.name << ", then overwritten: " << o.name << ", then: " << f.name;
       shown += !wrong.empty();
+    }
+}
+
+// PUSHF between other accesses to the stack, which one look at the TLB may answer for; behind it the flags die at once.
+TEST_F(Faults, PushedFlagsAreThoseOfTheInstructionBefore) {
+  std::mt19937_64 random(4);
+  for (const Producer& p : producers())
+    for (unsigned k = 0; k < 8; ++k) {
+      run(assemble(CODE,
+                   [&](Asm& a) {
+                     a.push(x86::rdx);
+                     p.emit(a);
+                     if (k & 1) a.mov(x86::rcx, x86::qword_ptr(x86::rsp));
+                     a.pushfq();
+                     a.xor_(x86::dword_ptr(x86::rsp), k & 2 ? 0x41 : 0);
+                     if (k & 4)
+                       a.popfq();
+                     else
+                       a.pop(x86::rdx);
+                     a.pop(x86::rbp);
+                     a.hlt();
+                   }),
+          random, 2);
+      ASSERT_EQ(t_.difference(u64{1} << 20), "") << p.name;
     }
 }
 
