@@ -179,6 +179,52 @@ class RandomPrograms {
   u64 all_ = 0, finished_ = 0, translated_ = 0, logged_ = 0, interrupts_ = 0;
 };
 
+// Interrupts from another thread come to the translator whenever they like. Their handler leaves no trace but a count,
+// so the program has to come to the same end as without them.
+std::string run_interrupted(Twins& twins, bool long_mode, u64 seed, u64& delivered) {
+  const Program program = ProgramBuilder(long_mode, seed).build();
+  twins.both([&](TestMachine& m) {
+    m.platform.on_pending = nullptr;
+    m.platform.interrupts.clear();
+    program.load(m);
+  });
+  std::atomic<bool> wanted{false}, done{false};
+  TestMachine& fast = twins.fast;
+  fast.platform.on_pending = [&] {
+    if (wanted.exchange(false)) fast.platform.interrupts.push_back(0x55);
+  };
+  std::thread device([&] {
+    while (!done) {
+      wanted = true;
+      fast.vcpu.exit_flag() |= Vcpu::LOOK;
+      std::this_thread::yield();
+    }
+  });
+  const RunResult interpreted = twins.plain.vcpu.run(), translated = fast.vcpu.run();
+  done = true;
+  device.join();
+  fast.vcpu.exit_flag() = 0;
+  if (interpreted != RunResult::halted || translated != RunResult::halted) return "  no end";
+  delivered += fast.get<u32>(place::INTERRUPTS);
+  // What the handler leaves: its count, what lies below the stacks' ends, and how much was executed.
+  twins.both([](TestMachine& m) {
+    m.put<u32>(place::INTERRUPTS, 0);
+    for (const u64 stack : {place::STACK0, place::STACK}) std::memset(m.at(stack - 0x4000), 0, 0x4000);
+    m.vcpu.cpu().instructions = m.vcpu.cpu().translated.instructions = 0;
+  });
+  return twins.difference();
+}
+
+TEST(RandomPrograms, DoNotNoticeInterruptsAtAnyPlace) {
+  Twins twins;
+  twins.both([](TestMachine& m) { m.platform.record = false; });
+  u64 delivered = 0;
+  for (u64 seed = 500; seed < 530; ++seed)
+    for (const bool long_mode : {true, false})
+      ASSERT_EQ(run_interrupted(twins, long_mode, seed, delivered), "") << seed;
+  EXPECT_GT(delivered, 100u);
+}
+
 TEST(RandomPrograms, DoTheSameTranslated) { RandomPrograms(translating()).expect_agreement(60); }
 TEST(RandomPrograms, DoTheSameWhenTranslatedLater) { RandomPrograms(translating(3)).expect_agreement(60); }
 
