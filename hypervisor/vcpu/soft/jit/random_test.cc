@@ -2,6 +2,7 @@
 // OUT instructions, and between runs.
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <thread>
 
@@ -124,6 +125,7 @@ class RandomPrograms {
     logged_ += twins_.plain.get<u32>(place::LOG_AT) - place::LOG;
     interrupts_ += twins_.plain.get<u32>(place::INTERRUPTS);
     if (wrong.empty()) return wrong;
+    if (const char* const folder = std::getenv("TRANSOM_FUZZ_DUMP")) dump(program, std::string(folder) + "/program");
     return "seed " + std::to_string(seed) + (long_mode ? ", 64" : ", 32") + " bits\n" + wrong;
   }
 
@@ -149,6 +151,15 @@ class RandomPrograms {
   }
 
  private:
+  // The program as it was at the beginning, by address from 0, for a disassembler.
+  static void dump(const Program& program, const std::string& path) {
+    std::vector<u8> image(place::TABLES);
+    for (const Program::Chunk& c : program.code)
+      if (c.at < image.size())
+        std::copy(c.bytes.begin(), c.bytes.end(), image.begin() + static_cast<std::ptrdiff_t>(c.at));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(image.data()), static_cast<std::streamsize>(image.size()));
+  }
   static void begin(TestMachine& m, const Program& program) {
     m.vcpu.set_debug({});
     m.platform.interrupts.clear();

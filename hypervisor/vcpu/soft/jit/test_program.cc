@@ -172,6 +172,7 @@ void ProgramBuilder::handlers() {
     log();
     a_->test(x86::byte_ptr(sp, 5 * w), 3); // of the user: as if by INT 80h
     a_->jnz(common + 0x200);
+    a_->and_(x86::dword_ptr(sp, 6 * w), ~0x1'0000); // RF: when it goes is no engine's promise
     a_->mov(ax, variable(RESUME, word()));
     a_->mov(x86::ptr(sp, 4 * w), ax);
     done();
@@ -190,6 +191,7 @@ void ProgramBuilder::handlers() {
   });
   assemble(common + 0x280, [&] { // #NM: again
     log();
+    a_->and_(x86::dword_ptr(sp, 6 * w), ~0x1'0000);
     a_->clts();
     done();
   });
