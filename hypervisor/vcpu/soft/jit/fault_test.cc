@@ -218,7 +218,8 @@ TEST_F(Faults, EveryKindOfFaultComesAfterEveryKindOfFlags) {
     }
 }
 
-// PUSHF between other accesses to the stack, which one look at the TLB may answer for; behind it the flags die at once.
+// PUSHF between other accesses to the stack, which one look at the TLB may answer for; behind it the flags die at once,
+// or are of use once more.
 TEST_F(Faults, PushedFlagsAreThoseOfTheInstructionBefore) {
   std::mt19937_64 random(4);
   for (const Producer& p : producers())
@@ -229,11 +230,12 @@ TEST_F(Faults, PushedFlagsAreThoseOfTheInstructionBefore) {
                      p.emit(a);
                      if (k & 1) a.mov(x86::rcx, x86::qword_ptr(x86::rsp));
                      a.pushfq();
-                     a.xor_(x86::dword_ptr(x86::rsp), k & 2 ? 0x41 : 0);
+                     if (k & 2) a.xor_(x86::dword_ptr(x86::rsp), 0x41);
                      if (k & 4)
                        a.popfq();
                      else
                        a.pop(x86::rdx);
+                     a.seto(x86::r10b), a.setbe(x86::r11b), a.setp(x86::r12b), a.setl(x86::r13b);
                      a.pop(x86::rbp);
                      a.hlt();
                    }),
