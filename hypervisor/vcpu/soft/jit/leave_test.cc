@@ -381,7 +381,7 @@ TEST(Returns, IntoAnotherAddressSpaceRunItsCode) {
                a.mov(x86::cr3, x86::rbx);
                a.ret();
              }));
-    for (u64 n = 0; n < 6; ++n) {
+    for (u64 n = 0; n < 24; ++n) { // every way after every other
       set_rip(m, CALLER);
       m.set_gpr(RBX, n % 3 == 1 ? TestMachine::TABLES : OTHER);
       VcpuRegisters r = m.vcpu.registers();

@@ -91,7 +91,7 @@ u64 ProgramBuilder::alias(u64 at) { return at + (percent(50) ? ALIAS : BIG); }
 // Directly, through a register, through memory, or by a return to it.
 void ProgramBuilder::call_to(u64 target) {
   // A distance is right in every mapping of the page it is in, but only to where that mapping leads too.
-  const bool near = target < ALIAS && target != WINDOW;
+  const bool near = target < ALIAS;
   switch (below(4)) {
     case 0:
       if (near) {
@@ -363,11 +363,17 @@ void ProgramBuilder::flags_and_traps() {
       popf();
       plain();
       break;
-    case 2: // interrupts wait
+    case 2: // interrupts wait, and come with IF
       a_->cli();
       plain();
+      a_->out(0x80, x86::al);
       plain();
-      a_->sti();
+      if (percent(50)) {
+        a_->push(0x202);
+        popf();
+      } else {
+        a_->sti();
+      }
       break;
     case 3: { // CR0.TS: the next SSE or x87 instruction is #NM
       const Gp r = reg(RDX, word());

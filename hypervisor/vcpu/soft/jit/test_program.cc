@@ -284,6 +284,7 @@ Program ProgramBuilder::build() {
   handlers();
   for (const u64 megabytes : {0, 2, 6})
     for (u64 n = 0; n < 3; ++n) variant((megabytes << 20) + VARIANTS + n * PAGE_SIZE);
+  for (const u64 megabytes : {0, 4}) variant((megabytes << 20) + WINDOW); // what other mappings lead to
   recursive_function(CODE_END + 0x5000);
   for (unsigned n = FUNCTIONS; n-- > 0;) function(n);
   main_function(CODE + 0x100);
