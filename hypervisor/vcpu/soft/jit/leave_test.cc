@@ -363,7 +363,11 @@ TEST(Returns, IntoAnotherAddressSpaceRunItsCode) {
   const auto caller = [](u64 value) {
     return assemble(CALLER, [value](Asm& a) {
       a.call(CODE);
-      a.mov(x86::eax, static_cast<u32>(value));
+      const Label end = a.newLabel();
+      a.mov(x86::eax, static_cast<u32>(value)); // enough for a translation
+      for (int n = 0; n < 4; ++n) a.add(x86::r10, x86::rax);
+      a.jmp(end);
+      a.bind(end);
       a.hlt();
     });
   };
