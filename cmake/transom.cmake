@@ -43,11 +43,12 @@ function(transom_label_target target)
   endforeach()
 endfunction()
 
-# transom_test(NAME SOURCES... [LIBS libs...] [LABELS label] [LONG filter]): one GoogleTest program; every TEST is a ctest
-# of its own. Labels that ./dev knows: thread (runs under TSan too); long (only with --long; LONG gives it to the tests that
-# match); the rest say which part is tested.
+# transom_test(NAME SOURCES... [LIBS libs...] [LABELS label] [LONG filter] [AGAIN word variable=value]): one GoogleTest
+# program; every TEST is a ctest of its own. Labels that ./dev knows: thread (runs under TSan too); long (only with --long;
+# LONG gives it to the tests that match); the rest say which part is tested. AGAIN: all tests a second time, as word.NAME…,
+# with that in the environment.
 function(transom_test name)
-  cmake_parse_arguments(T "" "LABELS;LONG" "LIBS" ${ARGN})
+  cmake_parse_arguments(T "" "LABELS;LONG" "LIBS;AGAIN" ${ARGN})
   add_executable(${name} ${T_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${T_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
@@ -58,6 +59,11 @@ function(transom_test name)
     set(rest TEST_FILTER "-${T_LONG}")
   endif()
   gtest_discover_tests(${name} TEST_PREFIX "${name}." ${rest} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${T_LABELS}")
+  if(T_AGAIN)
+    list(POP_FRONT T_AGAIN word)
+    gtest_discover_tests(${name} TEST_PREFIX "${word}.${name}." TEST_LIST ${name}_AGAIN DISCOVERY_TIMEOUT 60
+                         PROPERTIES LABELS "${T_LABELS}" ENVIRONMENT "${T_AGAIN}")
+  endif()
   transom_label_target(${name} ${T_LABELS})
 endfunction()
 

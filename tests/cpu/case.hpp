@@ -58,6 +58,7 @@ struct Outcome {
   std::vector<u8> data;    // DATA_WRITABLE bytes
   bool wrote_code = false; // host only
   u64 instructions = 0;    // software CPU only: those that completed
+  u64 translated = 0;      // of those, the ones that ran as code of the host
 };
 
 // The arena before the pokes: the same for every case.

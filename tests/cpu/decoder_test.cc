@@ -277,7 +277,7 @@ TEST(Decoder, ReservedEncodingsAreUndefinedWhenExecuted) {
     std::copy(code.begin(), code.end(), c.code.begin());
     c.code_size = static_cast<unsigned>(code.size());
     Outcome o;
-    runner.run(c, true, o);
+    runner.run(c, Way::stepped, o);
     EXPECT_EQ(o.vector, UD) << describe(c);
   };
   for (const std::vector<u8>& code : both) {

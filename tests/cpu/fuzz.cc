@@ -16,11 +16,12 @@ namespace transom::cpu_test {
 
 namespace {
 
+constexpr const char* NAME[] = {"one by one", "in blocks", "translated", "translated before"}; // of each Way
 constexpr unsigned MAX_SLOTS = 16384, REPORT_BYTES = 1 << 18, REPORTED = 40;
 
 // Shared with the child.
 struct Shared {
-  u64 compared, completed, failures;
+  u64 compared, completed, failures, translated;
   u64 current; // case being run
   char unavailable[256];
   u32 slot_compared[MAX_SLOTS], slot_completed[MAX_SLOTS], slot_failed[MAX_SLOTS];
@@ -81,7 +82,7 @@ class Shard {
     ++shared_.compared;
     if (host_.vector == soft::BP) ++shared_.completed;
     const bool block = campaign_.kind == Kind::blocks;
-    const auto differences = [&] { return block ? block_differences() : instruction_differences(n); };
+    const auto differences = [&] { return block ? block_differences(n) : instruction_differences(n); };
     std::string diff = differences();
     if (block)
       for (const Slot* s : generator.used()) covered(static_cast<unsigned>(s - all.data()));
@@ -108,7 +109,7 @@ class Shard {
   }
 
   void check_unsupported(u64 n, unsigned slot) {
-    soft_.run(case_, n & 1, ours_);
+    soft_.run(case_, turn(n), ours_);
     ++shared_.compared;
     ++shared_.slot_compared[slot];
     ++shared_.slot_completed[slot];
@@ -131,32 +132,47 @@ class Shard {
     if (host_.vector == soft::BP) ++shared_.slot_completed[slot];
   }
 
-  // One instruction, stepped or as a block of its own.
+  // Single instructions take turns. Every slot gets all of them, whatever the number of slots is.
+  static constexpr bool translates(Mode mode) { return mode != Mode::bits16; }
+  Way turn(u64 n) const {
+    const u64 round = n / slots(campaign_.mode).size();
+    return static_cast<Way>((n + round) % (translates(campaign_.mode) ? 4 : 2));
+  }
+
+  // One instruction, stepped, as a block of its own, or that block translated.
   std::string instruction_differences(u64 n) {
-    soft_.run(case_, n & 1, ours_);
+    const Way way = turn(n);
+    soft_.run(case_, way, ours_);
     if (SOFT_ONLY) host_ = ours_;
+    shared_.translated += ours_.translated;
     std::string diff = difference_at(case_.start);
     if (host_.vector == soft::BP && ours_.vector == soft::BP && ours_.instructions != 1)
       diff += "  instructions counted: not one\n";
-    return diff;
+    return diff.empty() ? diff : std::string("  ") + NAME[static_cast<unsigned>(way)] + ":\n" + diff;
   }
 
-  // The block as a guest would run it, and one instruction at a time: both do as the host does.
-  std::string block_differences() {
-    soft_.run(case_, true, stepped_);
-    soft_.run(case_, false, ours_);
+  // The block as a guest would run it, one instruction at a time, and translated, by turns with and
+  // without a run before from another state: all do as the host does.
+  std::string block_differences(u64 n) {
+    soft_.run(case_, Way::stepped, ours_);
     if (SOFT_ONLY) host_ = ours_;
-    // What is accepted depends on the instruction that faulted.
-    std::string diff = difference_at(host_.state.rip + code_base(case_.mode));
-    if (ours_.instructions != stepped_.instructions)
-      diff += "  instructions counted: " + std::to_string(ours_.instructions) + " in blocks, " +
-              std::to_string(stepped_.instructions) + " one by one\n";
-    if (diff.empty()) {
-      std::swap(ours_, stepped_);
-      diff = difference_at(host_.state.rip + code_base(case_.mode));
-      if (!diff.empty()) diff = "  one by one:\n" + diff;
+    const u64 counted = ours_.instructions;
+    std::string diff = block_difference(Way::stepped);
+    for (const Way way : {Way::blocks, n & 1 ? Way::translated : Way::warm}) {
+      if (!diff.empty() || (way >= Way::translated && !translates(case_.mode))) break;
+      soft_.run(case_, way, ours_);
+      diff = block_difference(way);
+      shared_.translated += ours_.translated;
+      if (ours_.instructions != counted)
+        diff += std::string("  instructions counted: ") + std::to_string(ours_.instructions) + " " +
+                NAME[static_cast<unsigned>(way)] + ", " + std::to_string(counted) + " one by one\n";
     }
     return diff;
+  }
+  std::string block_difference(Way way) const {
+    // What is accepted depends on the instruction that faulted.
+    const std::string diff = difference_at(host_.state.rip + code_base(case_.mode));
+    return diff.empty() ? diff : std::string("  ") + NAME[static_cast<unsigned>(way)] + ":\n" + diff;
   }
 
   // A repeated store over itself: the host finishes it, we look at the code again as after an interrupt. And what the
@@ -195,7 +211,7 @@ class Shard {
   BlockPools pools_{campaign_.mode};
   SoftRunner soft_;
   Case case_;
-  Outcome host_, ours_, stepped_;
+  Outcome host_, ours_;
   unsigned reported_ = 0;
 };
 
@@ -206,6 +222,7 @@ void Findings::add(const Findings& other) {
   compared += other.compared;
   completed += other.completed;
   failures += other.failures;
+  translated += other.translated;
   report += other.report;
   slot_compared.resize(other.slot_compared.size());
   slot_completed.resize(other.slot_completed.size());
@@ -271,6 +288,7 @@ Findings run_campaign(const Campaign& campaign) {
   f.compared = shared.compared;
   f.completed = shared.completed;
   f.failures = shared.failures;
+  f.translated = shared.translated;
   f.report = shared.report;
   const std::size_t count = slots(campaign.mode).size();
   f.slot_compared.assign(shared.slot_compared, shared.slot_compared + count);

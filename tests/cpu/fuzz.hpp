@@ -26,6 +26,7 @@ struct Findings {
   std::string unavailable; // why the host cannot run it; empty if it can
   u64 compared = 0, completed = 0;
   u64 failures = 0;
+  u64 translated = 0;             // instructions that ran as code of the host
   std::string report;             // the first failures, with reproducers
   std::vector<u32> slot_compared; // by slots(mode)
   std::vector<u32> slot_completed;

@@ -84,6 +84,12 @@ void expect_agreement(const Plan& p) {
   EXPECT_EQ(f.failures, 0u) << f.report;
   if (p.campaign.stop) return;
   EXPECT_GT(f.completed, p.campaign.cases / 2) << "most cases should run to their end";
+  // Whether the translator was there at all; 16-bit code it leaves to the interpreter.
+  const u64 rounds = p.campaign.kind == Kind::blocks  ? p.campaign.cases
+                     : p.campaign.kind == Kind::slots ? p.campaign.cases / 20
+                                                      : 0;
+  const u64 wanted = p.campaign.mode == Mode::bits16 ? 0 : rounds;
+  EXPECT_GE(f.translated, wanted) << "not enough ran translated";
   if (p.campaign.kind != Kind::slots && p.campaign.kind != Kind::blocks) return;
   std::printf("%s\n", coverage_summary(f, p.campaign).c_str());
   if (p.campaign.cases / slots(p.campaign.mode).size() >= 50) {

@@ -95,7 +95,7 @@ void probe_many(Shared& s, u64 seed, u64 cases) {
     const Kind kind = kind_of(bytes, comparable);
     if (kind == Kind::skip) continue;
     const Probe host = probe(c, bytes, [](const Case& a, Outcome& o) { native_run(a, o); });
-    const Probe ours = probe(c, bytes, [&](const Case& a, Outcome& o) { soft.run(a, n & 1, o); });
+    const Probe ours = probe(c, bytes, [&](const Case& a, Outcome& o) { soft.run(a, static_cast<Way>(n & 3), o); });
     ++s.probed;
     ++s.of_length[host.length];
     s.undefined += host.undefined;

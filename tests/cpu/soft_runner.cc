@@ -6,6 +6,7 @@
 #include "hypervisor/vcpu/soft/exception.hpp"
 #include "hypervisor/vcpu/soft/soft_vcpu.hpp"
 #include "hypervisor/vcpu/soft/test_machine.hpp"
+#include "tests/cpu/random.hpp"
 
 namespace transom::cpu_test {
 
@@ -47,14 +48,35 @@ VcpuRegisters start_registers(const Case& c) {
   r.dr[7] = 0x400;
   return r;
 }
+
+SoftOptions options(bool translate) {
+  SoftOptions o;
+  o.model = "v2";
+  o.translate = translate;
+  o.threshold = 0;
+  o.code_bytes = u64{8} << 20; // full now and then
+  return o;
+}
+
+// The same code from another state: branches go other ways, operands hold other values.
+Case other_state(const Case& c) {
+  Case other = c;
+  Random r(c.initial.gpr[soft::RAX] ^ c.code_size);
+  for (unsigned n = 0; n < 16; ++n) {
+    if (n != soft::RSP && r.percent(50)) other.initial.gpr[n] = c.initial.gpr[r.below(16)];
+    std::swap(other.initial.fx.xmm[n], other.initial.fx.xmm[r.below(16)]);
+  }
+  other.initial.rflags ^= r.next() & FLAGS_ARITHMETIC;
+  return other;
+}
 } // namespace
 
 struct SoftRunner::Machine {
-  Machine()
+  explicit Machine(bool translate)
       : platform(RAM),
         map_memory(CodePages::bytes_for(RAM >> PAGE_SHIFT) / 8 + 1),
         code_pages(map_memory.data(), RAM >> PAGE_SHIFT),
-        vcpu(platform, code_pages, test_options("v2")) {
+        vcpu(platform, code_pages, options(translate)) {
     platform.record = false;
     const u64 table = P | W | U;
     put(PML4, PDPT | table);
@@ -77,13 +99,16 @@ struct SoftRunner::Machine {
   }
   void put(u64 gpa, u64 value) { std::memcpy(&platform.ram[gpa], &value, 8); }
 
-  // Blocks of the last case are dropped as after a store. One on each page stays: a page that gains or loses its code
-  // costs a walk over the TLBs.
+  // Blocks of the last case are dropped as after a store, unless they are this one's. One on each page stays: a page
+  // that gains or loses its code costs a walk over the TLBs.
   void put_code(const Case& c) {
     BlockCache& blocks = *vcpu.cpu().blocks;
+    static u8 wanted[CODE_SIZE];
+    std::memset(wanted, 0xcc, CODE_SIZE);
+    std::memcpy(wanted + ((c.start & ~HIGH) - CODE), c.code.data(), c.code_size);
     u8* const code = &platform.ram[CODE_PAGES];
-    std::memset(code, 0xcc, CODE_SIZE);
-    std::memcpy(code + ((c.start & ~HIGH) - CODE), c.code.data(), c.code_size);
+    if (anchored_ == blocks.flushes() + 1 && std::memcmp(code, wanted, CODE_SIZE) == 0) return;
+    std::memcpy(code, wanted, CODE_SIZE);
     for (u64 at = 0; at < CODE_SIZE; at += PAGE_SIZE) {
       const u64 page = (CODE_PAGES + at) >> PAGE_SHIFT;
       blocks.wrote(vcpu.cpu(), page, 0, ANCHOR);
@@ -107,11 +132,13 @@ struct SoftRunner::Machine {
   SoftVcpu vcpu;
 };
 
-SoftRunner::SoftRunner() : machine_(std::make_unique<Machine>()) {}
+SoftRunner::SoftRunner()
+    : interpreting_(std::make_unique<Machine>(false)), translating_(std::make_unique<Machine>(true)) {}
 SoftRunner::~SoftRunner() = default;
 
-void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
-  Machine& m = *machine_;
+void SoftRunner::run(const Case& c, Way way, Outcome& outcome) {
+  if (way == Way::warm) run(other_state(c), Way::translated, outcome);
+  Machine& m = way < Way::translated ? *interpreting_ : *translating_;
   m.put_code(c);
   static u8 arena[DATA_WRITABLE];
   fill_arena(c, arena);
@@ -121,13 +148,14 @@ void SoftRunner::run(const Case& c, bool stepping, Outcome& outcome) {
   std::memcpy(image, &c.initial.fx, 512);
   m.vcpu.set_fpu_state(image);
 
-  const u64 instructions = instructions_executed(m.vcpu.cpu());
-  if (stepping)
+  const u64 instructions = instructions_executed(m.vcpu.cpu()), translated = m.vcpu.cpu().translated.instructions;
+  if (way == Way::stepped)
     m.vcpu.run_instructions(100'000, true);
   else
     m.vcpu.run_to_exception();
 
   outcome.instructions = instructions_executed(m.vcpu.cpu()) - instructions;
+  outcome.translated = m.vcpu.cpu().translated.instructions - translated;
   const VcpuRegisters r = m.vcpu.registers();
   std::memcpy(outcome.state.gpr, r.gpr, sizeof r.gpr);
   outcome.state.rip = r.rip;

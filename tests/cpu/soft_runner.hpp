@@ -7,16 +7,23 @@
 
 namespace transom::cpu_test {
 
+// By which way through the software CPU.
+enum class Way : u8 {
+  stepped,    // one instruction at a time
+  blocks,     // in blocks, as a guest would run
+  translated, // every block becomes code of the host before its first run
+  warm,       // ditto, but another state has run that code before, and linked it
+};
+
 class SoftRunner {
  public:
   SoftRunner();
   ~SoftRunner();
-  // `stepping`: one instruction at a time, otherwise in blocks as a guest would run.
-  void run(const Case& c, bool stepping, Outcome& outcome);
+  void run(const Case& c, Way way, Outcome& outcome);
 
  private:
   struct Machine;
-  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Machine> interpreting_, translating_;
 };
 
 } // namespace transom::cpu_test

@@ -74,6 +74,9 @@ GuestResult on_transom(const std::string& cpu, const std::string& guest, const s
 GuestResult on_software_cpu(const std::string& guest, const std::string& cmdline, unsigned seconds) {
   return on_transom("soft", guest, cmdline, seconds);
 }
+GuestResult on_interpreter(const std::string& guest, const std::string& cmdline, unsigned seconds) {
+  return on_transom("soft:interp", guest, cmdline, seconds);
+}
 GuestResult on_kvm(const std::string& guest, const std::string& cmdline, unsigned seconds) {
   return on_transom("kvm", guest, cmdline, seconds);
 }
@@ -171,6 +174,12 @@ constexpr const char* GUESTS[] = {"paging32", "pae32",   "paging64", "gates64", 
                                   "gates32",  "tasks32", "vm32",     "events64", "debug64",
                                   "modes64",  "calls32", "code64",   "fpu64",    "protection64"};
 INSTANTIATE_TEST_SUITE_P(Cpu, Processor, testing::ValuesIn(GUESTS),
+                         [](const auto& guest) { return std::string(guest.param); });
+
+// The translator leaves to the interpreter what seldom runs, so these see most of it by themselves.
+class Interpreter : public testing::TestWithParam<const char*> {};
+TEST_P(Interpreter, AloneDoesAsTheProcessor) { expect_checks(on_interpreter, GetParam(), {}); }
+INSTANTIATE_TEST_SUITE_P(Cpu, Interpreter, testing::Values("code64", "events64"),
                          [](const auto& guest) { return std::string(guest.param); });
 
 // --- the driver itself

@@ -74,7 +74,10 @@ struct RecordingPlatform : VcpuPlatform {
     if (gpa >= ram.size()) return {};
     return {&ram[gpa], &ram[gpa], gpa >> PAGE_SHIFT};
   }
-  bool interrupt_pending() override { return !interrupts.empty(); }
+  bool interrupt_pending() override {
+    if (on_pending) on_pending();
+    return !interrupts.empty();
+  }
   int interrupt_acknowledge() override {
     if (interrupts.empty()) return -1;
     const int vector = interrupts.back();
@@ -108,6 +111,7 @@ struct RecordingPlatform : VcpuPlatform {
   std::function<u32(u16, u32)> on_in;
   std::function<void(u16, u32, u32)> on_out;
   std::function<void()> on_pause;
+  std::function<void()> on_pending; // may add to `interrupts`
   std::function<u64(u64, u32)> on_mmio_read;
   std::function<PhysPage(u64)> on_page;
   u64 hypercall_answer = 0, tsc_value = 0, a20 = ~u64{0};

@@ -129,7 +129,11 @@ Effects one_byte(const Decoded& d) {
     case 0xd3: return shift(d);
     case 0xc2:
     case 0xc3: return stack(Kind::ret, d, 0);
-    case 0x9c: return stack(Kind::pushf, d, 0);
+    case 0x9c: {
+      Effects e = stack(Kind::pushf, d, 0);
+      e.reads = e.kind == Kind::none ? 0 : SET_ALL; // also where its push needs no check
+      return e;
+    }
     case 0x9d: {
       Effects e = stack(Kind::popf, d, 0);
       e.writes = SET_ALL;
