@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "hypervisor/vcpu/soft/jit/checker.hpp"
 #include "hypervisor/vcpu/soft/jit/layout.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
@@ -22,6 +23,7 @@ BlockCompiler::BlockCompiler(Cpu& cpu, Translator& translator, Translation& tran
 
 bool BlockCompiler::compile() {
   if (!decode_all()) return false;
+  if (translator_.checker_ != nullptr) translator_.checker_->prepare(translation_, {d_, count_});
   analyse();
   if (e_[0].kind == Kind::leave) return false;
   code_.init(Environment::host());
@@ -41,6 +43,7 @@ bool BlockCompiler::compile() {
     prepare(k);
     inside = instruction(k++);
   }
+  k_ = count_ - 1;
   if (inside) go_to(translation_.rip + block_.bytes, counted_[count_], false);
   finish_exits();
   finish_slow_paths();
