@@ -157,7 +157,7 @@ Config ConfigReader::read(const toml::table& root) {
       t.fail("memory", fmt::format("found {} bytes; 2M to 64G in steps of 64K are accepted", *memory));
   }
   if (const auto cpus = t.integer("cpus", 1, 8)) config_.cpus = static_cast<u32>(*cpus);
-  if (const auto cpu = t.word("cpu", {"auto", "kvm", "kvm:split", "soft", "soft:interp", "soft:jit"}, {"soft:check"}))
+  if (const auto cpu = t.word("cpu", {"auto", "kvm", "kvm:split", "soft", "soft:interp", "soft:jit", "soft:check"}))
     config_.cpu = *cpu;
   if (const auto model = t.word("cpu_model", {"base", "v2", "host"})) config_.cpu_model = *model;
   t.word("xen", {"auto", "off"}, {"on"});

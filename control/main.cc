@@ -160,7 +160,7 @@ int command_line(int argc, char** argv) {
     run_command->add_option(option, value, help)->take_last();
   };
   once("--memory", arguments.memory, "such as 512M");
-  once("--cpu", arguments.cpu, "auto, kvm, kvm:split, soft, soft:interp, soft:jit");
+  once("--cpu", arguments.cpu, "auto, kvm, kvm:split, soft, soft:interp, soft:jit, soft:check");
   once("--kernel", arguments.kernel, "boot this kernel directly");
   once("--initrd", arguments.initrd, "with this initial RAM disk");
   once("--cmdline", arguments.cmdline, "and this command line");

@@ -57,7 +57,9 @@ std::unique_ptr<VcpuBackend> make_backend(const DomainPlan& plan, const DomainMe
     return std::make_unique<KvmBackend>(std::move(map), plan.cpu_model, plan.cpu == "kvm:split");
   SoftOptions options;
   options.model = plan.cpu_model;
-  options.translate = plan.cpu != "soft:interp";
+  options.engine = plan.cpu == "soft:interp"  ? SoftEngine::interpret
+                   : plan.cpu == "soft:check" ? SoftEngine::check
+                                              : SoftEngine::translate;
   options.code_bytes = plan.code_cache;
   if (plan.perf_map) options.perf_map = fmt::format("/tmp/perf-{}.map", ::getpid());
   return std::make_unique<SoftBackend>(memory.code(), std::move(options));
@@ -168,7 +170,10 @@ Result<void> Machine::direct_boot(Platform& platform, Vcpu& vcpu) {
 
 void Machine::fail(const std::string& why) {
   DomainPage& page = memory_.page();
-  fmt::format_to_n(page.failure, sizeof page.failure - 1, "{}", why);
+  // The page has room for a line; a report (soft:check) goes to the log.
+  const std::string_view line = std::string_view(why).substr(0, why.find('\n'));
+  if (line.size() < why.size()) spdlog::error("{}", why);
+  fmt::format_to_n(page.failure, sizeof page.failure - 1, "{}", line);
   const auto held = board_.lock();
   board_.stop(StopReason::failed);
 }

@@ -13,7 +13,7 @@ import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "tools"))
-from console import Guest  # noqa: E402
+from console import Guest, processor  # noqa: E402
 
 build, images, kernels, debian = sys.argv[1:]
 subprocess.run([f"{here}/../images/build-debian.sh", debian, images, kernels], check=True)
@@ -51,7 +51,7 @@ with tempfile.TemporaryDirectory() as work:
     os.environ["XDG_RUNTIME_DIR"] = work
     disk = f"{work}/disk.raw"
     subprocess.run(["cp", "--sparse=always", f"{debian}/disk.raw", disk], check=True)
-    with Guest([f"{build}/bin/transom", "run", "--disk", disk, "--memory", "512M", "--cpu", "soft", "--timeout", "3000"]) as guest:
+    with Guest([f"{build}/bin/transom", "run", "--disk", disk, "--memory", "512M"] + processor(3000)) as guest:
         guest.expect("login: ")
         guest.send("root\r")
         guest.expect("Password: ")

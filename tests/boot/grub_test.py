@@ -12,7 +12,7 @@ import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "tools"))
-from console import Guest  # noqa: E402
+from console import Guest, processor  # noqa: E402
 
 build = sys.argv[1]
 GRUB = "/usr/lib/grub/i386-pc"
@@ -48,7 +48,7 @@ def make_disk(work):
 with tempfile.TemporaryDirectory() as work:
     os.environ["XDG_RUNTIME_DIR"] = work
     disk = make_disk(work)
-    command = [f"{build}/bin/transom", "run", "--disk", f"{work}/disk.raw", "--memory", "128M", "--cpu", "soft", "--timeout", "1200"]
+    command = [f"{build}/bin/transom", "run", "--disk", f"{work}/disk.raw", "--memory", "128M"] + processor(1200)
     with Guest(command + ["--set", "on_reboot=exit"]) as guest:
 
         def ask(line, answer):

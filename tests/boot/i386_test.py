@@ -10,7 +10,7 @@ import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "tools"))
-from console import Guest  # noqa: E402
+from console import Guest, processor  # noqa: E402
 
 build, images, kernels, flavour = sys.argv[1:]
 subprocess.run([f"{here}/../images/build.sh", images, kernels, flavour], check=True)
@@ -18,8 +18,8 @@ subprocess.run([f"{here}/../images/build.sh", images, kernels, flavour], check=T
 
 def boot():
     return Guest(
-        [f"{build}/bin/transom", "run", "--kernel", f"{images}/vmlinuz", "--initrd", f"{images}/initrd-direct.img", "--cpu", "soft"]
-        + ["--memory", "512M", "--timeout", "1200", "--cmdline", "console=ttyS0,115200 panic=-1 transom.shell"]
+        [f"{build}/bin/transom", "run", "--kernel", f"{images}/vmlinuz", "--initrd", f"{images}/initrd-direct.img"]
+        + processor(1200) + ["--memory", "512M", "--cmdline", "console=ttyS0,115200 panic=-1 transom.shell"]
     )
 
 

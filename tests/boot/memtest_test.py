@@ -12,7 +12,7 @@ import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "tools"))
-from console import Guest  # noqa: E402
+from console import Guest, processor  # noqa: E402
 
 build, _, _, packages = sys.argv[1:]
 subprocess.run([f"{here}/../tools/debian-packages.sh", "amd64", packages, "memtest86+"], check=True)
@@ -24,7 +24,7 @@ LAST = "#10 [Bit fade test, 2 patterns]"
 with tempfile.TemporaryDirectory() as work:
     os.environ["XDG_RUNTIME_DIR"] = work
     command = [f"{build}/bin/transom", "run", "--kernel", f"{packages}/root/boot/memtest86+x64.bin", "--cmdline", "console=ttyS0,115200"]
-    command += ["--memory", "64M", "--cpu", "soft", "--timeout", "3000", "--set", "on_reboot=exit"]
+    command += ["--memory", "64M"] + processor(3000) + ["--set", "on_reboot=exit"]
     with Guest(command) as guest:
         found = guest.expect(r"Errors: +[1-9]|Pass: +1 +Errors: +0 ")
         assert found.group().startswith("Pass"), found.group()

@@ -1,6 +1,7 @@
 #include "tests/cpu/soft_runner.hpp"
 
 #include <cstring>
+#include <stdexcept>
 
 #include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/exception.hpp"
@@ -153,6 +154,8 @@ void SoftRunner::run(const Case& c, Way way, Outcome& outcome) {
     m.vcpu.run_instructions(100'000, true);
   else
     m.vcpu.run_to_exception();
+  // The engine that checks itself stands still after a difference.
+  if (const std::string why = m.vcpu.failure(); !why.empty()) throw std::runtime_error(why);
 
   outcome.instructions = instructions_executed(m.vcpu.cpu()) - instructions;
   outcome.translated = m.vcpu.cpu().translated.instructions - translated;

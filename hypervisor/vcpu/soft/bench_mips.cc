@@ -18,7 +18,7 @@ double cpu_seconds() {
 
 void measure(const char* engine, const char* name, u64 iterations, std::initializer_list<int> loop) {
   SoftOptions options;
-  options.translate = engine == std::string("jit");
+  if (engine == std::string("jit")) options.engine = SoftEngine::translate;
   TestMachine m(options);
   m.code(loop);
   m.start_64();

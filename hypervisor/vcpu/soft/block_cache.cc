@@ -144,7 +144,8 @@ bool can_link(const Cpu& cpu, const Decoded& d) {
   return d.code64() ? d.osz == 8 : d.osz == 4;
 }
 
-// Places a decoded instruction into its block.
+} // namespace
+
 void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal) {
   i = make_insn(d);
   i.offset = static_cast<u16>(offset);
@@ -160,6 +161,8 @@ void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset
     i.disp = static_cast<i32>(target);
   }
 }
+
+namespace {
 
 Insn breakpoint_record() {
   Insn i{};

@@ -44,6 +44,10 @@ static_assert(sizeof(Block) % alignof(Insn) == 0);
 // The running block of a record: ordinals count records.
 inline Block* block_of(const Insn* i) { return reinterpret_cast<Block*>(const_cast<Insn*>(i - (i->ordinal - 1))) - 1; }
 
+struct Decoded;
+// The record of an instruction in its block, which starts at physical address `start`.
+void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal);
+
 class BlockCache {
  public:
   explicit BlockCache(const VcpuCodePages& code_pages);

@@ -125,6 +125,19 @@ enum ModeBits : u16 {
   MODE_ALIGN = 1024,  // alignment is checked
 };
 
+// Where stores went that took the slow path, for who wants to know.
+struct StoreLog {
+  struct Entry {
+    const u8* at; // in the host
+    u32 width;
+  };
+  Entry entry[128];
+  u32 count = 0;
+  void add(const u8* at, u32 width) {
+    if (count < 128) entry[count++] = {at, width};
+  }
+};
+
 class BlockCache;
 class Translator;
 struct Model; // what CPUID shows; cpuid.cc
@@ -209,6 +222,7 @@ struct Cpu {
   BlockCache* blocks = nullptr;
   Translator* translator = nullptr; // null: everything is interpreted
   const Model* model = nullptr;
+  StoreLog* store_log = nullptr;
   u64 a20_mask = ~u64{0};
   u64 code_base = 0;       // linear − RIP; 0 in 64-bit mode
   u64 code_limit = 0xffff; // highest RIP that may be fetched; all ones in 64-bit mode

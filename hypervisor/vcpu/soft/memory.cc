@@ -10,6 +10,11 @@ void segment_violation(Cpu& cpu, unsigned segment) { raise(cpu, segment == SS ? 
 
 namespace {
 
+void log_store(Cpu& cpu, const u8* at, unsigned width) {
+  if (cpu.store_log != nullptr) [[unlikely]]
+    cpu.store_log->add(at, width);
+}
+
 // Both pages of an access, translated before any byte moves.
 struct Span {
   TlbInfo* first;
@@ -78,6 +83,7 @@ void read_part(Cpu& cpu, const TlbInfo& page, unsigned offset, u8* to, unsigned 
 void write_part(Cpu& cpu, const TlbInfo& page, unsigned offset, const u8* from, unsigned width) {
   if (page.host_write != nullptr) {
     if (page.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, page.ram_page, offset, width);
+    log_store(cpu, page.host_write + offset, width);
     std::memcpy(page.host_write + offset, from, width);
     return;
   }
@@ -166,6 +172,7 @@ void write_slow(Cpu& cpu, u64 linear, unsigned width, u64 value, bool user) {
     const TlbInfo page = resolve(cpu, linear, Access::write, user);
     if (page.host_write != nullptr) {
       if (page.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, page.ram_page, linear % PAGE_SIZE, width);
+      log_store(cpu, page.host_write + linear % PAGE_SIZE, width);
       return store_value(page.host_write + linear % PAGE_SIZE, width, value);
     }
   }
@@ -186,6 +193,7 @@ u8* rmw_slow(Cpu& cpu, u64 linear, unsigned width, bool user) {
   const TlbInfo first = *s.first;
   if (s.second == nullptr && first.host_write != nullptr && first.host_write == first.host_read) {
     if (first.ram_page != ~u64{0}) cpu.blocks->wrote(cpu, first.ram_page, s.offset, width);
+    log_store(cpu, first.host_write + s.offset, width);
     return first.host_write + s.offset;
   }
   const TlbInfo second = s.second != nullptr ? *s.second : TlbInfo{};

@@ -119,6 +119,7 @@ RunResult SoftVcpu::dispatch_loop() {
     unload_fp(cpu);
     cpu.counters.instructions.store(instructions_executed(cpu), std::memory_order_relaxed);
     cpu.counters.translated.store(cpu.translated.instructions, std::memory_order_relaxed);
+    if (differs()) return RunResult::failed;
     if (cpu.shutdown) return RunResult::shutdown;
     if (cpu.event.kind != EventKind::none) {
       past_breakpoint_ = false;

@@ -8,6 +8,7 @@
 #include "hypervisor/vcpu/soft/block_cache.hpp"
 #include "hypervisor/vcpu/soft/fpu.hpp"
 #include "hypervisor/vcpu/soft/handlers_system.hpp"
+#include "hypervisor/vcpu/soft/jit/checker.hpp"
 #include "hypervisor/vcpu/soft/jit/translator.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
@@ -32,9 +33,10 @@ SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const So
   cpu.model = find_model(options.model);
   if (cpu.model == nullptr)
     throw std::invalid_argument("cpu_model \"" + options.model + "\" is unknown; accepted: base, v2, host");
-  if (options.translate) {
-    translator_ =
-        std::make_unique<Translator>(cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map});
+  if (options.engine != SoftEngine::interpret) {
+    translator_ = std::make_unique<Translator>(
+        cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map,
+                                 options.engine == SoftEngine::check, options.sabotage});
     cpu.translator = translator_.get();
   }
   reset();
@@ -156,7 +158,13 @@ void SoftVcpu::set_fpu_state(const u8 (&image)[512]) {
   std::memcpy(static_cast<void*>(&fx), image, sizeof image);
   set_fxsave_image(*cpu_, fx);
 }
+std::string SoftVcpu::failure() const { return differs() ? translator_->checker()->difference() : std::string(); }
 const VcpuCounters& SoftVcpu::counters() const { return cpu_->counters; }
+
+bool SoftVcpu::differs() const {
+  const Checker* const checker = translator_ != nullptr ? translator_->checker() : nullptr;
+  return checker != nullptr && !checker->difference().empty();
+}
 
 void SoftVcpu::set_debug(const DebugControl& control) {
   std::vector<u64> breakpoints = control.breakpoints;

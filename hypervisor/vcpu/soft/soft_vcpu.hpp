@@ -1,6 +1,7 @@
 // The software CPU as a Vcpu.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,16 +13,24 @@ struct Cpu;
 struct Fx;
 class BlockCache;
 class Translator;
+struct Decoded;
 } // namespace transom::soft
 
 namespace transom {
 
+enum class SoftEngine : u8 {
+  interpret,
+  translate, // code that runs often becomes code of the host
+  check,     // ditto, and the interpreter repeats what that does: a difference is a failure
+};
+
 struct SoftOptions {
-  std::string model = "base";     // a CPUID model name
-  bool translate = false;         // code that runs often becomes code of the host
-  u32 threshold = 40;             // how often that is, for a block
-  u64 code_bytes = u64{48} << 20; // for translated code; full: all of it goes, and what is hot comes back
-  std::string perf_map;           // path of a map of translated code for perf; empty: none
+  std::string model = "base"; // a CPUID model name
+  SoftEngine engine = SoftEngine::interpret;
+  u32 threshold = 40;                           // how often that is, for a block
+  u64 code_bytes = u64{48} << 20;               // for translated code; full: all of it goes, and what is hot comes back
+  std::string perf_map;                         // path of a map of translated code for perf; empty: none
+  std::function<void(soft::Decoded&)> sabotage; // tests of `check`: alters what is translated
 };
 
 class SoftVcpu final : public Vcpu {
@@ -58,14 +67,16 @@ class SoftVcpu final : public Vcpu {
   void fpu_state(u8 (&image)[512]) const override;
   void set_fpu_state(const u8 (&image)[512]) override;
   const VcpuCounters& counters() const override;
+  std::string failure() const override;
   void set_debug(const DebugControl& control) override;
   std::optional<u64> physical(u64 linear) const override;
 
   soft::Cpu& cpu() { return *cpu_; }
 
  private:
-  bool take_events(); // false: leave run()
-  bool stops_here();  // a debugger's breakpoint
+  bool take_events();   // false: leave run()
+  bool stops_here();    // a debugger's breakpoint
+  bool differs() const; // SoftEngine::check has found something
   RunResult dispatch_loop();
 
   struct Memory; // the CPU, and below it the stack that signals find while translated code runs

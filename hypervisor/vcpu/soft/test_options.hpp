@@ -1,4 +1,5 @@
-// Which engine the CPU's tests run on: TRANSOM_TEST_CPU=jit translates every block before its first run.
+// Which engine the CPU's tests run on: TRANSOM_TEST_CPU=jit translates every block before its first run, =check also
+// compares that with the interpreter.
 #pragma once
 
 #include <cstdlib>
@@ -9,10 +10,11 @@
 namespace transom::soft {
 
 inline SoftOptions test_options(std::string model = "base") {
-  const char* const engine = std::getenv("TRANSOM_TEST_CPU");
+  const char* const given = std::getenv("TRANSOM_TEST_CPU");
+  const std::string engine = given != nullptr ? given : "";
   SoftOptions o;
   o.model = std::move(model);
-  o.translate = engine != nullptr && std::string(engine) == "jit";
+  o.engine = engine == "jit" ? SoftEngine::translate : engine == "check" ? SoftEngine::check : SoftEngine::interpret;
   o.threshold = 0;
   return o;
 }

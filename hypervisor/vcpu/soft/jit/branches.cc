@@ -48,7 +48,7 @@ void BlockCompiler::leave_frame(const Decoded&) {
   const unsigned size = long_ ? 8 : 4;
   const Gp bp = x86::gpq(host_[RBP]), sp = x86::gpq(host_[RSP]);
   if (operand_[k_].slot >= 0) {
-    a.mov(x86::rax, grouped(operand_[k_], RBP, 0, 8));
+    a.mov(x86::rax, noted(grouped(operand_[k_], RBP, 0, 8), 8, false));
   } else {
     a.mov(sized(1, size), sized(host_[RBP], size));
     a.mov(sized(0, size), checked(size, false, false));
@@ -188,7 +188,8 @@ void BlockCompiler::exit_code(const ExitPath& e) {
   const Label unresolved = a.newLabel();
   const bool same_page = !e.bare && ((e.rip ^ translation_.rip) >> PAGE_SHIFT) == 0;
   const u32 site = static_cast<u32>(translator_.exits_.size());
-  translator_.exits_.push_back({e.rip, nullptr, nullptr, e.plain});
+  const u16 executed = e.bare ? ExitSite::ALL : static_cast<u16>(e.index + (e.plain ? 0 : 1));
+  translator_.exits_.push_back({e.rip, nullptr, nullptr, e.plain, executed});
   use_borrowed(e.borrowed);
   save_flags(e.flags);
   xmm_write_back(e.xmm);

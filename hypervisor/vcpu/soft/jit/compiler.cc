@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "hypervisor/vcpu/soft/jit/checker.hpp"
 #include "hypervisor/vcpu/soft/jit/layout.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
 
@@ -22,6 +23,7 @@ BlockCompiler::BlockCompiler(Cpu& cpu, Translator& translator, Translation& tran
 
 bool BlockCompiler::compile() {
   if (!decode_all()) return false;
+  if (translator_.checker_ != nullptr) translator_.checker_->prepare(translation_, {d_, count_});
   analyse();
   if (e_[0].kind == Kind::leave) return false;
   code_.init(Environment::host());
@@ -41,6 +43,7 @@ bool BlockCompiler::compile() {
     prepare(k);
     inside = instruction(k++);
   }
+  k_ = count_ - 1;
   if (inside) go_to(translation_.rip + block_.bytes, counted_[count_], false);
   finish_exits();
   finish_slow_paths();
@@ -91,6 +94,7 @@ void BlockCompiler::analyse() {
         long_ && !canonical(translation_.rip + offset_[k] + d_[k].length + d_[k].imm))
       e_[k] = {d_[k].selection.ends ? Kind::leave : Kind::none, false, 0, 0, 0};
     if (e_[k].kind == Kind::sti && k + 1 == count_) e_[k] = {}; // the shadow reaches beyond the block
+    if (e_[k].kind == Kind::repeat_string && translator_.checker_ != nullptr) e_[k] = {}; // it notes no ranges
     counted_[k + 1] = static_cast<u8>(counted_[k] + (e_[k].kind != Kind::none));
   }
   find_groups();

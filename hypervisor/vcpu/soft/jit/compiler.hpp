@@ -193,6 +193,7 @@ class BlockCompiler {
   void effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_after);
   Mem checked(unsigned size, bool write, bool aligned); // rcx: linear
   Mem constant_address(u64 linear, unsigned size, bool write, bool aligned);
+  Mem noted(const Mem& m, unsigned size, bool write); // for the checker
   Label slow(); // of the current instruction
   void immediate64(Gp to, u64 value);
 

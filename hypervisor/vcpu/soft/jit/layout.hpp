@@ -32,6 +32,11 @@ inline constexpr i32 RETURNS = TRANSOM_AT(translated.returns);
 inline constexpr i32 GROUPS = TRANSOM_AT(translated.groups);
 inline constexpr i32 SECOND_SCRATCH = TRANSOM_AT(translated.second_scratch);
 inline constexpr i32 SCRATCH = TRANSOM_AT(translated.scratch);
+inline constexpr i32 NOTE = TRANSOM_AT(translated.note);
+inline constexpr i32 NOTE_WHAT = TRANSOM_AT(translated.note_what);
+inline constexpr i32 NOTE_SAVED = TRANSOM_AT(translated.note_saved);
+inline constexpr i32 JOURNAL_USED = TRANSOM_AT(translated.journal_used);
+inline constexpr i32 JOURNAL = TRANSOM_AT(translated.journal);
 inline constexpr i32 JUMPS = TRANSOM_AT(jumps);
 inline constexpr i32 XMM = TRANSOM_AT(fx) + static_cast<i32>(offsetof(Fx, xmm));
 

@@ -1,4 +1,6 @@
 // Guest registers and memory as operands of the host's instructions.
+#include <bit>
+
 #include "hypervisor/vcpu/soft/jit/compiler.hpp"
 #include "hypervisor/vcpu/soft/jit/layout.hpp"
 
@@ -108,7 +110,7 @@ void BlockCompiler::effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_
 
 x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, bool aligned) {
   const unsigned after = offset_[k_] + d.length;
-  if (operand_[k_].slot >= 0 && !aligned) return grouped(operand_[k_], d.base, d.disp, size);
+  if (operand_[k_].slot >= 0 && !aligned) return noted(grouped(operand_[k_], d.base, d.disp, size), size, write);
   const bool constant = d.rip_relative || (d.base == REG_ZERO && d.index == REG_ZERO);
   if (constant && d.segment < FS) {
     u64 at = static_cast<u64>(static_cast<i64>(d.disp));
@@ -122,7 +124,7 @@ x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, boo
 }
 
 x86::Mem BlockCompiler::stack_address(i32 displacement, unsigned size, bool write) {
-  if (stack_[k_].slot >= 0) return grouped(stack_[k_], RSP, displacement, size);
+  if (stack_[k_].slot >= 0) return noted(grouped(stack_[k_], RSP, displacement, size), size, write);
   if (long_)
     a.lea(x86::rcx, x86::ptr(x86::gpq(host_[RSP]), displacement));
   else
@@ -146,7 +148,7 @@ x86::Mem BlockCompiler::checked(unsigned size, bool write, bool aligned) {
   a.cmp(x86::rcx, static_cast<int>(PAGE_SIZE - size));
   a.ja(slow());
   a.add(x86::rcx, x86::ptr(x86::rsp, x86::rax, 0, tlb + static_cast<i32>(offsetof(TlbEntry, host)), 8));
-  return x86::ptr(x86::rcx, 0, size);
+  return noted(x86::ptr(x86::rcx, 0, size), size, write);
 }
 
 x86::Mem BlockCompiler::constant_address(u64 linear, unsigned size, bool write, bool aligned) {
@@ -164,7 +166,18 @@ x86::Mem BlockCompiler::constant_address(u64 linear, unsigned size, bool write, 
     a.jne(slow());
   }
   a.mov(x86::rcx, x86::ptr(x86::rsp, entry + static_cast<i32>(offsetof(TlbEntry, host)), 8));
-  return x86::ptr(x86::rcx, static_cast<i32>(offset), size);
+  return noted(x86::ptr(x86::rcx, static_cast<i32>(offset), size), size, write);
+}
+
+// Flags stay as they are, and so do all registers but rax.
+x86::Mem BlockCompiler::noted(const Mem& m, unsigned size, bool write) {
+  if (translator_.checker_ == nullptr) return m;
+  Mem address = m;
+  address.setSize(8);
+  a.lea(x86::rax, address);
+  a.mov(x86::qword_ptr(x86::rsp, at::NOTE_WHAT), static_cast<int>(size | (write ? JournalEntry::STORE : 0)));
+  a.call(x86::ptr(x86::rsp, at::NOTE + 8 * std::countr_zero(size), 8));
+  return m;
 }
 
 } // namespace transom::soft

@@ -35,6 +35,17 @@ inline u64 code_tag(u64 linear, u64 ram_page) { // never 0; RAM has at most 2^28
   return (linear >> PAGE_SHIFT) << 28 | ((ram_page + 1) & 0xfff'ffff);
 }
 
+// A memory access of translated code that is checked (checker.hpp): noted before it happens.
+struct JournalEntry {
+  u8* at; // in the host
+  u64 what;
+  u8 before[16];
+  static constexpr u64 STORE = 0x100; // the rest of `what` is the size
+  bool store() const { return (what & STORE) != 0; }
+  u32 size() const { return what & 0xff; }
+};
+inline constexpr u64 JOURNAL_ENTRIES = 128; // two for each instruction of a block
+
 struct TranslatedState {
   u64 host_rsp = 0;
   // Entry points of the common code (thunks.cc).
@@ -49,6 +60,12 @@ struct TranslatedState {
   u64 scratch = 0, second_scratch = 0;
   u64 groups[8] = {}; // host − linear of a block's groups of memory operands (groups.cc)
   ReturnSite returns[RETURN_SITES] = {};
+  // Code that is checked.
+  const u8* note[5] = {};   // thunks: append to the journal; by size, log2
+  u64 note_what = 0;        // its argument
+  u64 note_saved[2] = {};
+  u64 journal_used = 0; // bytes
+  JournalEntry journal[JOURNAL_ENTRIES] = {};
 };
 
 } // namespace transom::soft

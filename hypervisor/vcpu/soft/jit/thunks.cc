@@ -121,6 +121,30 @@ class Thunks {
     ask(reinterpret_cast<u64>(&Translator::resolve_indirect));
   }
 
+  // Called; rax: host address of a memory operand. Flags stay, and every register but rax.
+  template <unsigned Size>
+  void note() {
+    constexpr int shift = 8, before = static_cast<int>(offsetof(JournalEntry, before));
+    a.mov(x86::ptr(x86::rsp, at::NOTE_SAVED + shift), x86::rdx);
+    a.mov(x86::ptr(x86::rsp, at::NOTE_SAVED + 8 + shift), x86::rcx);
+    a.mov(x86::rdx, x86::ptr(x86::rsp, at::JOURNAL_USED + shift));
+    a.lea(x86::rcx, x86::ptr(x86::rdx, static_cast<int>(sizeof(JournalEntry))));
+    a.mov(x86::ptr(x86::rsp, at::JOURNAL_USED + shift), x86::rcx);
+    a.lea(x86::rdx, x86::ptr(x86::rsp, x86::rdx, 0, at::JOURNAL + shift));
+    a.mov(x86::ptr(x86::rdx, static_cast<int>(offsetof(JournalEntry, at))), x86::rax);
+    a.mov(x86::rcx, x86::ptr(x86::rsp, at::NOTE_WHAT + shift));
+    a.mov(x86::ptr(x86::rdx, static_cast<int>(offsetof(JournalEntry, what))), x86::rcx);
+    const x86::Gp wide = Size == 4 ? x86::Gp(x86::ecx) : x86::Gp(x86::rcx);
+    const x86::Gp part = Size == 1 ? x86::Gp(x86::cl) : Size == 2 ? x86::Gp(x86::cx) : wide;
+    for (unsigned at = 0; at < Size; at += 8) {
+      a.mov(part, x86::ptr(x86::rax, static_cast<int>(at)));
+      a.mov(x86::ptr(x86::rdx, before + static_cast<int>(at)), part);
+    }
+    a.mov(x86::rdx, x86::ptr(x86::rsp, at::NOTE_SAVED + shift));
+    a.mov(x86::rcx, x86::ptr(x86::rsp, at::NOTE_SAVED + 8 + shift));
+    a.ret();
+  }
+
   x86::Assembler a;
   Label left = a.newLabel();
 };
@@ -131,7 +155,7 @@ void Translator::make_thunks() {
   CodeHolder code;
   code.init(Environment::host());
   Thunks t(code);
-  std::size_t offset[6];
+  std::size_t offset[11];
   const auto place = [&](unsigned n, void (Thunks::*make)()) {
     t.a.align(AlignMode::kCode, 64);
     offset[n] = t.a.offset();
@@ -143,6 +167,11 @@ void Translator::make_thunks() {
   place(3, &Thunks::resolve);
   place(4, &Thunks::indirect);
   place(5, &Thunks::run_handlers);
+  place(6, &Thunks::note<1>);
+  place(7, &Thunks::note<2>);
+  place(8, &Thunks::note<4>);
+  place(9, &Thunks::note<8>);
+  place(10, &Thunks::note<16>);
   code.flatten();
   code.resolveUnresolvedLinks();
   const u8* const base = arena_.next(arena_.hot);
@@ -156,6 +185,7 @@ void Translator::make_thunks() {
   s.resolve = base + offset[3];
   s.indirect = base + offset[4];
   s.run_handlers = base + offset[5];
+  for (unsigned n = 0; n < 5; ++n) s.note[n] = base + offset[6 + n];
   thunk_bytes_ = (code.codeSize() + 63) / 64 * 64;
   arena_.hot.used = thunk_bytes_;
 }

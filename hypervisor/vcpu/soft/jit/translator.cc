@@ -6,6 +6,7 @@
 
 #include "hypervisor/vcpu/soft/exception.hpp"
 #include "hypervisor/vcpu/soft/fpu.hpp"
+#include "hypervisor/vcpu/soft/jit/checker.hpp"
 #include "hypervisor/vcpu/soft/jit/compiler.hpp"
 #include "hypervisor/vcpu/soft/jit/layout.hpp"
 #include "hypervisor/vcpu/soft/paging.hpp"
@@ -19,6 +20,11 @@ constexpr unsigned MOST_ADDRESSES = 8; // translations of one block
 
 const Insn* stop(Cpu&, const Insn* i) { return i; }
 
+const u8* to_run_loop(Cpu& cpu) {
+  cpu.translated.scratch = NULL_RECORD;
+  return nullptr;
+}
+
 } // namespace
 
 std::unique_ptr<HandlerRun, Translator::Free> Translator::new_run(unsigned count) {
@@ -29,6 +35,7 @@ std::unique_ptr<HandlerRun, Translator::Free> Translator::new_run(unsigned count
 Translator::Translator(Cpu& cpu, const Options& options) : cpu_(cpu), options_(options), arena_(options.arena_bytes) {
   one_ = new_run(1);
   if (!options.perf_map.empty()) perf_map_.reset(std::fopen(options.perf_map.c_str(), "ae"));
+  if (options.check) checker_ = std::make_unique<Checker>(cpu, options.sabotage);
   make_thunks();
   reset();
 }
@@ -70,7 +77,17 @@ void Translator::reset() {
   ++resets_;
 }
 
-const Insn* Translator::enter(const Translation& t) { return enter_(cpu_.gpr, t.entry); }
+const Insn* Translator::enter(const Translation& t) {
+  return checker_ == nullptr ? enter_(cpu_.gpr, t.entry) : enter_checked(t);
+}
+
+// Other ways out have been checked when the answer is here: only a record that the interpreter is to go on with has not.
+const Insn* Translator::enter_checked(const Translation& t) {
+  checker_->begin(t, 0);
+  const Insn* const to = enter_(cpu_.gpr, t.entry);
+  if (checker_->running() && !checker_->end(to->ordinal - 1u, {}, 0)) return nullptr;
+  return to;
+}
 
 const Translation* Translator::find(Block& block, u64 rip, bool plain) {
   unsigned addresses = 0;
@@ -98,7 +115,7 @@ void Translator::give_up(Block& block) {
 const Translation* Translator::translate(Block& block, u64 rip, bool plain) {
   if (arena_.left(arena_.hot) < BlockCompiler::MOST_BYTES || arena_.left(arena_.cold) < BlockCompiler::MOST_BYTES)
     reset();
-  auto t = std::make_unique<Translation>(Translation{&block, rip, plain, nullptr, nullptr, 0, block.translation});
+  auto t = std::make_unique<Translation>(Translation{&block, rip, plain, nullptr, nullptr, 0, block.translation, {}});
   const std::size_t steps = steps_.size(), exits = exits_.size(), runs = runs_.size();
   if (!BlockCompiler(cpu_, *this, *t).compile()) {
     steps_.resize(steps);
@@ -201,6 +218,7 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   Translator& self = *cpu.translator;
   const StepSite s = self.steps_[static_cast<u32>(site)];
   const Block& b = *s.translation->block;
+  if (self.checker_ != nullptr && !self.checker_->end(s.record)) return NULL_RECORD;
   HandlerRun& one = *self.one_;
   one.translation = s.translation;
   one.record = s.record;
@@ -227,10 +245,13 @@ u64 Translator::step(Cpu& cpu, u64 site) {
   }
   cpu.translated.instructions -= s.counted;
   ++cpu.translated.slow; // the translation counts it
+  if (self.checker_ != nullptr) self.checker_->begin(*s.translation, record + 1u);
   return 0;
 }
 
 u64 Translator::run_handlers(Cpu& cpu, HandlerRun* run) {
+  Checker* const checker = cpu.translator->checker_.get();
+  if (checker != nullptr && !checker->end(run->record)) return NULL_RECORD;
   if (run->block.stale) fill(*run);
   const u32 generation = cpu.tlb_generation;
   cpu.gpr[REG_RIP] = run->translation->rip;
@@ -240,6 +261,7 @@ u64 Translator::run_handlers(Cpu& cpu, HandlerRun* run) {
   if (may_go_on(cpu, b, generation)) {
     cpu.translated.instructions -= run->counted;
     cpu.instructions += run->count;
+    if (checker != nullptr) checker->begin(*run->translation, run->record + run->count);
     return 0;
   }
   cpu.instructions -= run->record; // as above
@@ -281,6 +303,7 @@ const u8* Translator::lookup(Cpu& cpu, u64 rip, bool plain, u64& tag, const u64*
   tag = code_tag(rip, b->ram[0]);
   slot = set_code_tag(cpu, rip, b->ram[0]);
   if (b->second != ~u64{0}) set_code_tag(cpu, (rip & PAGE_MASK) + PAGE_SIZE, b->ram[1]);
+  if (checker_ != nullptr) checker_->begin(*t, 0);
   return t->entry;
 }
 
@@ -288,10 +311,14 @@ const u8* Translator::resolve(Cpu& cpu, u64 site) {
   Translator& self = *cpu.translator;
   const u64 resets = self.resets_;
   const ExitSite s = self.exits_[static_cast<u32>(site)];
+  if (Checker* const checker = self.checker_.get()) {
+    const unsigned executed = s.executed == ExitSite::ALL ? checker->all() : s.executed;
+    if (!checker->end(executed, s.rip, executed)) return to_run_loop(cpu);
+  }
   u64 tag;
   const u64* slot;
   const u8* const code = self.lookup(cpu, s.rip, s.plain, tag, slot);
-  if (code == nullptr || s.jump == nullptr || self.resets_ != resets) return code;
+  if (code == nullptr || s.jump == nullptr || self.resets_ != resets || self.checker_ != nullptr) return code;
   const i32 distance = static_cast<i32>(code - (self.arena_.executable(s.jump) + 4));
   std::memcpy(s.jump, &distance, 4);
   if (s.tag != nullptr) std::memcpy(s.tag, &tag, 8);
@@ -301,8 +328,10 @@ const u8* Translator::resolve(Cpu& cpu, u64 site) {
 const u8* Translator::resolve_indirect(Cpu& cpu, u64 rip) {
   u64 tag;
   const u64* slot;
+  Checker* const checker = cpu.translator->checker_.get();
+  if (checker != nullptr && !checker->end(checker->all(), rip, checker->all())) return to_run_loop(cpu);
   const u8* const code = cpu.translator->lookup(cpu, rip, false, tag, slot);
-  if (code != nullptr) {
+  if (code != nullptr && checker == nullptr) {
     const u64 key = rip ^ u64 { cpu.mode } << 48;
     cpu.jumps[rip % JUMP_ENTRIES] = {key, code, tag, slot};
   }

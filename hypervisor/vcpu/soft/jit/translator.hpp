@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct Translation {
   const u8* dead;    // an exit to `rip` itself, for whoever comes when the block is no more
   u32 bytes;         // from entry
   Translation* next; // of the same block, at another address
+  std::vector<u64> records; // the checker's copy of the block
 };
 
 // An instruction that its handler executes, once or whenever the fast path gives up.
@@ -57,7 +59,12 @@ struct ExitSite {
   u8* jump;   // rel32 to patch, in the writable view; null: never patched
   u8* tag;    // imm64 to patch with the page's code tag; null: same page
   bool plain; // to a translation without groups
+  u16 executed = 0; // records of the running block; ALL also where a RET of any block may come by
+  static constexpr u16 ALL = 0xffff;
 };
+
+class Checker;
+struct Decoded;
 
 class Translator {
  public:
@@ -65,6 +72,8 @@ class Translator {
     u64 arena_bytes = u64{48} << 20;
     u32 threshold = 40;   // runs of a block before it is translated
     std::string perf_map; // path of a perf map to append to; empty: none
+    bool check = false;   // and the interpreter repeats what it does (checker.hpp)
+    std::function<void(Decoded&)> sabotage; // tests of the checker: alters what is translated
   };
   Translator(Cpu& cpu, const Options& options);
   ~Translator();
@@ -89,6 +98,7 @@ class Translator {
   u64 count() const { return translations_.size(); }
   u64 code_bytes() const { return arena_.hot.used + arena_.cold.used; }
   u64 resets() const { return resets_; }
+  const Checker* checker() const { return checker_.get(); } // null: nothing is checked
 
   // What translated code calls (thunks.cc). The answer of the first two: 0 to go on behind the instructions; else what
   // enter() returns, with 1 for null. Of the others: where to go on, or null to leave with `leave_record`.
@@ -108,6 +118,7 @@ class Translator {
   static std::unique_ptr<HandlerRun, Free> new_run(unsigned count);
   HandlerRun* add_run(Translation& t, unsigned record, unsigned count, unsigned counted);
   static void fill(HandlerRun& run);
+  const Insn* enter_checked(const Translation& t);
   void make_thunks();
   void write_perf_map(const Translation& t);
 
@@ -128,6 +139,7 @@ class Translator {
   };
   std::unique_ptr<std::FILE, Close> perf_map_;
   std::unique_ptr<HandlerRun, Free> one_; // step()'s
+  std::unique_ptr<Checker> checker_;
 };
 
 // Handlers of the first record of a block.
