@@ -15,6 +15,7 @@ using namespace place;
 namespace {
 
 constexpr u64 PRESENT = 0x67, USER_ONLY_READ = 0x65, LARGE = 0x80; // accessed and dirty from the beginning
+constexpr u64 SWAPPER = CODE_END + 0x5800;
 constexpr u64 FUNCTION_BYTES = 0xa00;
 constexpr unsigned FUNCTIONS = 24;
 
@@ -211,6 +212,10 @@ void ProgramBuilder::variant(u64 at) {
     for (unsigned n = 0; n < 6; ++n) {
       const unsigned guest = std::array<unsigned, 4>{RAX, RCX, RDX, RSI}[shape() % 4];
       a_->emit(OPS[shape() % 4], reg(guest, 4), Imm(0x1000'0000 | static_cast<int>(at >> PAGE_SHIFT << 8 | n)));
+      if (n == 3) { // returns into the other page
+        a_->mov(reg(RAX, word()), SWAPPER);
+        a_->call(reg(RAX, word()));
+      }
       if (shape() % 3 == 0) {
         const Label over = a_->newLabel();
         a_->jnz(over);
@@ -218,6 +223,16 @@ void ProgramBuilder::variant(u64 at) {
         a_->bind(over);
       }
     }
+    a_->ret();
+  });
+}
+
+// Replaces the page in the window, also under its caller.
+void ProgramBuilder::swapper() {
+  assemble(SWAPPER, [&] {
+    a_->invlpg(variable(WINDOW, 1)); // the user gets no further
+    a_->xor_(variable(TABLES + 0x3000 + word() * (WINDOW >> PAGE_SHIFT), 4), static_cast<int>(PAGE_SIZE));
+    a_->invlpg(variable(WINDOW, 1));
     a_->ret();
   });
 }
@@ -283,8 +298,9 @@ Program ProgramBuilder::build() {
   program_.long_mode = long_;
   handlers();
   for (const u64 megabytes : {0, 2, 6})
-    for (u64 n = 0; n < 3; ++n) variant((megabytes << 20) + VARIANTS + n * PAGE_SIZE);
+    for (u64 n = 0; n < 4; ++n) variant((megabytes << 20) + VARIANTS + n * PAGE_SIZE);
   for (const u64 megabytes : {0, 4}) variant((megabytes << 20) + WINDOW); // what other mappings lead to
+  swapper();
   recursive_function(CODE_END + 0x5000);
   for (unsigned n = FUNCTIONS; n-- > 0;) function(n);
   main_function(CODE + 0x100);

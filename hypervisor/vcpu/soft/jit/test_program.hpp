@@ -63,6 +63,7 @@ class ProgramBuilder {
   void handlers();
   void stub(unsigned vector, bool error);
   void variant(u64 at);
+  void swapper();
   void function(unsigned n);
   void recursive_function(u64 at);
   void main_function(u64 at);
