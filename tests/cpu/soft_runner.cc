@@ -53,7 +53,7 @@ VcpuRegisters start_registers(const Case& c) {
 SoftOptions options(bool translate) {
   SoftOptions o;
   o.model = "v2";
-  o.translate = translate;
+  o.engine = translate ? translating_engine() : SoftEngine::interpret;
   o.threshold = 0;
   o.code_bytes = u64{8} << 20; // full now and then
   return o;

@@ -146,7 +146,7 @@ bool can_link(const Cpu& cpu, const Decoded& d) {
 
 } // namespace
 
-void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal) {
+void place_record(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal) {
   i = make_insn(d);
   i.offset = static_cast<u16>(offset);
   i.ordinal = static_cast<u8>(ordinal);
@@ -222,7 +222,7 @@ Block* BlockCache::build(Cpu& cpu, u64 linear, u64 gpa, u64 ram_page, const u8* 
       d.selection.ends = true;
       if (d.length == 0 || d.length > 15) d.length = 1;
     }
-    place(cpu, d, insns[count], gpa, offset, count + 1);
+    place_record(cpu, d, insns[count], gpa, offset, count + 1);
     selections[count] = d.selection;
     one_byte[count] = d.map == MAP_ONE;
     ends |= d.selection.ends;

@@ -46,7 +46,7 @@ inline Block* block_of(const Insn* i) { return reinterpret_cast<Block*>(const_ca
 
 struct Decoded;
 // The record of an instruction in its block, which starts at physical address `start`.
-void place(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal);
+void place_record(const Cpu& cpu, const Decoded& d, Insn& i, u64 start, unsigned offset, unsigned ordinal);
 
 class BlockCache {
  public:

@@ -44,7 +44,7 @@ void Checker::prepare(Translation& t, std::span<Decoded> instructions) {
   for (unsigned n = 0; n < instructions.size(); ++n) {
     const Decoded& d = instructions[n];
     if (d.selection.handler != nullptr)
-      place(cpu_, d, insns[n], b.gpa, offset, n + 1);
+      place_record(cpu_, d, insns[n], b.gpa, offset, n + 1);
     else
       insns[n] = stop_record(offset, n + 1); // #UD: translated code stops before it
     offset += d.length;
