@@ -53,8 +53,7 @@ VcpuRegisters start_registers(const Case& c) {
 SoftOptions options(bool translate) {
   SoftOptions o;
   o.model = "v2";
-  if (translate) // TRANSOM_TEST_CPU=check has the interpreter repeat it, too
-    o.engine = test_options().engine == SoftEngine::check ? SoftEngine::check : SoftEngine::translate;
+  o.engine = translate ? translating_engine() : SoftEngine::interpret;
   o.threshold = 0;
   o.code_bytes = u64{8} << 20; // full now and then
   return o;

@@ -19,4 +19,9 @@ inline SoftOptions test_options(std::string model = "base") {
   return o;
 }
 
+// Of tests that want translated code whatever the environment says; it may ask for the engine that checks it.
+inline SoftEngine translating_engine() {
+  return test_options().engine == SoftEngine::check ? SoftEngine::check : SoftEngine::translate;
+}
+
 } // namespace transom::soft

@@ -134,6 +134,18 @@ TEST(Check, MemoryThatOthersWriteIsNoDifference) {
   if (m.checker().races() == 0) GTEST_SKIP() << "the other thread never came in between";
 }
 
+// A PUSHF in a group of memory operands has no slow path, but it looks at the flags all the same.
+TEST(Check, PushfInAGroupSeesTheFlagsBeforeIt) {
+  Checked m;
+  // push rbx; push rbx; xor eax,eax; pushfq; pop rax; and eax,0x200; hlt
+  m.code({0x53, 0x53, 0x31, 0xc0, 0x9c, 0x58, 0x25, 0x00, 0x02, 0x00, 0x00, 0xf4});
+  for (unsigned n = 0; n < 2; ++n) { // the first time without the stack in the TLB, so without groups
+    m.start_64();
+    ASSERT_TRUE(m.run()) << m.vcpu.failure();
+  }
+  EXPECT_EQ(m.get<u64>(TestMachine::STACK - 24), FLAG_ZF | FLAG_PF | 2);
+}
+
 // --- negative controls: what the templates are given is another instruction
 
 struct Wrong {

@@ -33,7 +33,6 @@ void BlockCompiler::repeat_string(const Decoded& d) {
   const unsigned size = d.opcode & 1 ? d.osz : 1;
   const bool move = d.opcode < 0xa6;
   const Label done = a.newLabel();
-  if (translator_.checker_ != nullptr) a.jmp(slow()); // more than the journal takes
   a.test(x86::dword_ptr(x86::rsp, at::RFLAGS), static_cast<i32>(FLAG_DF));
   a.jnz(slow());
   load64(x86::rax, RCX);

@@ -16,7 +16,7 @@ namespace transom::soft {
 inline SoftOptions interpreting() { return {}; }
 inline SoftOptions translating(u32 threshold = 0, u64 code_bytes = u64{48} << 20) {
   SoftOptions o;
-  o.engine = SoftEngine::translate;
+  o.engine = translating_engine();
   o.threshold = threshold;
   o.code_bytes = code_bytes;
   return o;
