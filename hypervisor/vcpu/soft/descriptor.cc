@@ -222,7 +222,7 @@ u64 peek_sized(Cpu& cpu, u64 displacement, unsigned size) {
 void load_flags(Cpu& cpu, u64 rflags) {
   const u64 before = cpu.rflags;
   set_flags(cpu, rflags);
-  if (((rflags & ~before & FLAG_IF) && !cpu.quiet) || (rflags & FLAG_TF)) cpu.leave = LEAVE_ASKED;
+  if (((rflags & ~before & FLAG_IF) && !cpu.quiet) || (rflags & (FLAG_TF | FLAG_RF))) cpu.leave = LEAVE_ASKED;
   update_mode(cpu);
 }
 

@@ -38,6 +38,15 @@ struct InterruptTest : testing::Test {
   }
 };
 
+// SDM 3B 17.3.1.1: IRET sets RF as popped, and the next instruction clears it.
+TEST_F(InterruptTest, RfOfAnIretLastsForOneInstruction) {
+  // push 18h; push rsp; push RF | 2; push 10h; lea rax,[target]; push rax; iretq; target: nop; nop; hlt
+  start({0x6a, 0x18, 0x54, 0x68, 0x02, 0x00, 0x01, 0x00, 0x6a, 0x10, 0x48, 0x8d,
+         0x05, 0x03, 0x00, 0x00, 0x00, 0x50, 0x48, 0xcf, 0x90, 0x90, 0xf4});
+  ASSERT_TRUE(m.run());
+  EXPECT_FALSE(m.vcpu.registers().rflags & FLAG_RF);
+}
+
 TEST_F(InterruptTest, AnInterruptWaitsForTheFlag) {
   start({0x90, 0x90, 0xf4});
   m.platform.interrupts = {0x31};

@@ -139,7 +139,8 @@ RunResult SoftVcpu::dispatch_loop() {
     if (!take_events()) return result_;
     cpu.leave = 0;
     const bool debugged = debug_.step || past_breakpoint_;
-    if (stepping_ || debugged || cpu.at_breakpoint || cpu.interrupt_shadow || (cpu.mode & MODE_STEP)) {
+    if (stepping_ || debugged || cpu.at_breakpoint || cpu.interrupt_shadow || (cpu.mode & MODE_STEP) ||
+        (cpu.rflags & FLAG_RF)) {
       cpu.at_breakpoint = false;
       if (!debugged && stops_here()) return RunResult::debug;
       if (steps_left_ > 0) --steps_left_;
