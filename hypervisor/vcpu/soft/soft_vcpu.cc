@@ -34,9 +34,9 @@ SoftVcpu::SoftVcpu(VcpuPlatform& platform, const CodePages& code_pages, const So
   if (cpu.model == nullptr)
     throw std::invalid_argument("cpu_model \"" + options.model + "\" is unknown; accepted: base, v2, host");
   if (options.engine != SoftEngine::interpret) {
-    translator_ = std::make_unique<Translator>(
-        cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map,
-                                 options.engine == SoftEngine::check, options.sabotage});
+    translator_ =
+        std::make_unique<Translator>(cpu, Translator::Options{options.code_bytes, options.threshold, options.perf_map,
+                                                              options.engine == SoftEngine::check, options.sabotage});
     cpu.translator = translator_.get();
   }
   reset();

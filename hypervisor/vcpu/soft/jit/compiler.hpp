@@ -194,7 +194,7 @@ class BlockCompiler {
   Mem checked(unsigned size, bool write, bool aligned); // rcx: linear
   Mem constant_address(u64 linear, unsigned size, bool write, bool aligned);
   Mem noted(const Mem& m, unsigned size, bool write); // for the checker
-  Label slow(); // of the current instruction
+  Label slow();                                       // of the current instruction
   void immediate64(Gp to, u64 value);
 
   // groups.cc

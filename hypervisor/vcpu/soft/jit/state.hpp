@@ -61,8 +61,8 @@ struct TranslatedState {
   u64 groups[8] = {}; // host − linear of a block's groups of memory operands (groups.cc)
   ReturnSite returns[RETURN_SITES] = {};
   // Code that is checked.
-  const u8* note[5] = {};   // thunks: append to the journal; by size, log2
-  u64 note_what = 0;        // its argument
+  const u8* note[5] = {}; // thunks: append to the journal; by size, log2
+  u64 note_what = 0;      // its argument
   u64 note_saved[2] = {};
   u64 journal_used = 0; // bytes
   JournalEntry journal[JOURNAL_ENTRIES] = {};

@@ -34,7 +34,7 @@ void BlockCompiler::sti(const Decoded&) {
 void BlockCompiler::pushf(const Decoded&) {
   save_flags(flags_);
   flags_.memory = true;
-  flags_.host = false; // what follows computes
+  flags_.host = false;                                   // what follows computes
   a.movzx(x86::eax, x86::word_ptr(x86::rsp, at::FLAGS)); // SF ZF 0 AF 0 PF 1 CF in 15:8, OF in 0
   a.mov(x86::ecx, x86::eax);
   a.shr(x86::ecx, 8);

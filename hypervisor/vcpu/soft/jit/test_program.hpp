@@ -17,17 +17,25 @@ inline constexpr u64 GDT = 0x1000, IDT = 0x2000, TSS = 0x3000, VARIABLES = 0x400
                      LOG_END = 0x7f00, CODE = 0x1'0000, CODE_END = 0x2'0000, DATA = 0x2'0000, DATA_END = 0x2'4000,
                      VARIANTS = 0x3'0000 /* and behind it, one a page */, STACK0 = 0x7'8000, STACK = 0x8'0000,
                      USER_STACK = 0x9'0000, TABLES = 0x10'0000, OTHER_TABLES = 0x11'0000;
-inline constexpr u64 WINDOW = 0x1c'0000;                       // linear: one of the variants
+inline constexpr u64 WINDOW = 0x1c'0000;                         // linear: one of the variants
 inline constexpr u64 NOTHING = 0x1e'0000, READ_ONLY = 0x1e'1000; // linear
-inline constexpr u64 ALIAS = 0x20'0000, BIG = 0x40'0000;       // linear: all of it once more; in large pages
-inline constexpr u64 BIG_WINDOW = 0x60'0000;                   // linear: a large page that is mapped elsewhere
+inline constexpr u64 ALIAS = 0x20'0000, BIG = 0x40'0000;         // linear: all of it once more; in large pages
+inline constexpr u64 BIG_WINDOW = 0x60'0000;                     // linear: a large page that is mapped elsewhere
 // Variables
 inline constexpr u64 RESUME = VARIABLES, LOG_AT = VARIABLES + 8, DEPTH = VARIABLES + 16, KERNEL_STACK = VARIABLES + 24,
                      INTERRUPTS = VARIABLES + 32, MXCSR = VARIABLES + 40, TARGET = VARIABLES + 0x40,
                      COUNTERS = VARIABLES + 0x100;
 } // namespace place
 
-enum Selectors : u16 { SEL_CODE32 = 0x08, SEL_DATA = 0x10, SEL_CODE64 = 0x18, SEL_USER_DATA = 0x23, SEL_USER_CODE64 = 0x2b, SEL_USER_CODE32 = 0x33, SEL_TSS = 0x38 };
+enum Selectors : u16 {
+  SEL_CODE32 = 0x08,
+  SEL_DATA = 0x10,
+  SEL_CODE64 = 0x18,
+  SEL_USER_DATA = 0x23,
+  SEL_USER_CODE64 = 0x2b,
+  SEL_USER_CODE32 = 0x33,
+  SEL_TSS = 0x38
+};
 
 struct Program {
   struct Chunk {
@@ -37,8 +45,8 @@ struct Program {
   bool long_mode = true;
   u64 entry = 0;
   std::vector<Chunk> code;
-  std::vector<u64> immediates; // four bytes each, of instructions that may get any others
-  std::vector<u64> functions;  // entries
+  std::vector<u64> immediates;     // four bytes each, of instructions that may get any others
+  std::vector<u64> functions;      // entries
   void load(TestMachine& m) const; // RAM, tables, registers
 };
 

@@ -81,7 +81,8 @@ const Insn* Translator::enter(const Translation& t) {
   return checker_ == nullptr ? enter_(cpu_.gpr, t.entry) : enter_checked(t);
 }
 
-// Other ways out have been checked when the answer is here: only a record that the interpreter is to go on with has not.
+// Other ways out have been checked when the answer is here: only a record that the interpreter is to go on with has
+// not.
 const Insn* Translator::enter_checked(const Translation& t) {
   checker_->begin(t, 0);
   const Insn* const to = enter_(cpu_.gpr, t.entry);

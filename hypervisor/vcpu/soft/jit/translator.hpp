@@ -26,9 +26,9 @@ struct Translation {
   u64 rip;
   bool plain; // without groups of memory operands
   const u8* entry;
-  const u8* dead;    // an exit to `rip` itself, for whoever comes when the block is no more
-  u32 bytes;         // from entry
-  Translation* next; // of the same block, at another address
+  const u8* dead;           // an exit to `rip` itself, for whoever comes when the block is no more
+  u32 bytes;                // from entry
+  Translation* next;        // of the same block, at another address
   std::vector<u64> records; // the checker's copy of the block
 };
 
@@ -56,9 +56,9 @@ struct HandlerRun {
 // A way out of a translation to a known address.
 struct ExitSite {
   u64 rip;
-  u8* jump;   // rel32 to patch, in the writable view; null: never patched
-  u8* tag;    // imm64 to patch with the page's code tag; null: same page
-  bool plain; // to a translation without groups
+  u8* jump;         // rel32 to patch, in the writable view; null: never patched
+  u8* tag;          // imm64 to patch with the page's code tag; null: same page
+  bool plain;       // to a translation without groups
   u16 executed = 0; // records of the running block; ALL also where a RET of any block may come by
   static constexpr u16 ALL = 0xffff;
 };
@@ -70,9 +70,9 @@ class Translator {
  public:
   struct Options {
     u64 arena_bytes = u64{48} << 20;
-    u32 threshold = 40;   // runs of a block before it is translated
-    std::string perf_map; // path of a perf map to append to; empty: none
-    bool check = false;   // and the interpreter repeats what it does (checker.hpp)
+    u32 threshold = 40;                     // runs of a block before it is translated
+    std::string perf_map;                   // path of a perf map to append to; empty: none
+    bool check = false;                     // and the interpreter repeats what it does (checker.hpp)
     std::function<void(Decoded&)> sabotage; // tests of the checker: alters what is translated
   };
   Translator(Cpu& cpu, const Options& options);
