@@ -204,6 +204,7 @@ class BlockCompiler {
   Label plain_exit();
 
   // integer.cc
+  asmjit::Operand read_operand(const Decoded& d);
   void mov(const Decoded& d);
   void extend(const Decoded& d);
   void lea(const Decoded& d);

@@ -281,12 +281,13 @@ void BlockCompiler::double_shift(const Decoded& d) { // registers, both pinned
   set_flags();
 }
 
+// The r/m operand, 16 bits and more.
+Operand BlockCompiler::read_operand(const Decoded& d) {
+  return d.memory() ? Operand(address(d, d.osz, false)) : operand(d.rm, d.osz);
+}
+
 void BlockCompiler::imul(const Decoded& d) {
-  Operand b;
-  if (d.memory())
-    b = address(d, d.osz, false);
-  else
-    b = operand(d.rm, d.osz);
+  const Operand b = read_operand(d);
   if (needed_[k_]) need_host_flags();
   const bool imm = d.map == MAP_ONE;
   to_register(d.reg, d.osz, !imm, [&](Gp r) {
@@ -299,11 +300,7 @@ void BlockCompiler::imul(const Decoded& d) {
 }
 
 void BlockCompiler::mul(const Decoded& d) { // rDX:rAX = rAX * r/m, 32 and 64 bits
-  Operand b;
-  if (d.memory())
-    b = address(d, d.osz, false);
-  else
-    b = operand(d.rm, d.osz);
+  const Operand b = read_operand(d);
   if (needed_[k_]) need_host_flags();
   load64(x86::rax, RAX);
   a.emit(sub(d) == 4 ? x86::Inst::kIdMul : x86::Inst::kIdImul, b);
@@ -331,11 +328,7 @@ void BlockCompiler::bit(const Decoded& d) {
 }
 
 void BlockCompiler::scan(const Decoded& d) { // BSF BSR POPCNT
-  Operand b;
-  if (d.memory())
-    b = address(d, d.osz, false);
-  else
-    b = operand(d.rm, d.osz);
+  const Operand b = read_operand(d);
   const bool popcnt = e_[k_].kind == Effects::Kind::popcnt;
   if (!popcnt && needed_[k_]) need_host_flags();
   const InstId id = popcnt ? x86::Inst::kIdPopcnt : d.opcode == 0xbd ? x86::Inst::kIdBsr : x86::Inst::kIdBsf;
@@ -404,11 +397,7 @@ void BlockCompiler::xadd(const Decoded& d) { // with memory; no high byte
 }
 
 void BlockCompiler::cmov(const Decoded& d) {
-  Operand b;
-  if (d.memory())
-    b = address(d, d.osz, false);
-  else
-    b = operand(d.rm, d.osz);
+  const Operand b = read_operand(d);
   need_host_flags();
   const InstId id = x86::Inst::cmovccFromCond(static_cast<x86::CondCode>(d.opcode & 15));
   to_register(d.reg, d.osz, true, [&](Gp r) { a.emit(id, r, b); });

@@ -164,10 +164,12 @@ std::vector<Mapping> mappings() {
   }
   return all;
 }
+// A sanitizer's shadow spans terabytes, where any number may point.
 bool of_this_process(u64 value) {
   static const std::vector<Mapping> all = mappings();
-  return value >= u64{1} << 32 &&
-         std::any_of(all.begin(), all.end(), [&](const Mapping& m) { return value >= m.begin && value < m.end; });
+  return value >= u64{1} << 32 && std::any_of(all.begin(), all.end(), [&](const Mapping& m) {
+           return value >= m.begin && value < m.end && m.end - m.begin < u64{1} << 36;
+         });
 }
 
 // The guest may look at everything in its FXSAVE image. Where the host's code and data are is not its business.
