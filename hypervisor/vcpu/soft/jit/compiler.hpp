@@ -182,20 +182,20 @@ class BlockCompiler {
   // operands.cc
   static Mem slot(unsigned guest, unsigned size = 8);
   static Gp sized(unsigned host, unsigned size);
-  Gp source(unsigned guest, unsigned size, Gp scratch);   // the register, or a copy in `scratch`
-  asmjit::Operand operand(unsigned guest, unsigned size); // the register, or its slot
-  void load64(Gp to, unsigned guest);
-  void store64(unsigned guest, Gp from);
-  asmjit::Operand byte_source(unsigned offset, Gp scratch); // Decoded's byte registers
-  void store_byte(unsigned offset, Gp value, Gp scratch);   // value: al or cl
+  Gp source(unsigned guest, unsigned size, const Gp& scratch); // the register, or a copy in `scratch`
+  asmjit::Operand operand(unsigned guest, unsigned size);      // the register, or its slot
+  void load64(const Gp& to, unsigned guest);
+  void store64(unsigned guest, const Gp& from);
+  asmjit::Operand byte_source(unsigned offset, const Gp& scratch);      // Decoded's byte registers
+  void store_byte(unsigned offset, const Gp& value, const Gp& scratch); // value: al or cl
   Mem address(const Decoded& d, unsigned size, bool write, bool aligned = false);
   Mem stack_address(i32 displacement, unsigned size, bool write);
-  void effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_after);
+  void effective(const Decoded& d, const Gp& to, const Gp& scratch, unsigned rip_after);
   Mem checked(unsigned size, bool write, bool aligned); // rcx: linear
   Mem constant_address(u64 linear, unsigned size, bool write, bool aligned);
   Mem noted(const Mem& m, unsigned size, bool write); // for the checker
   Label slow();                                       // of the current instruction
-  void immediate64(Gp to, u64 value);
+  void immediate64(const Gp& to, u64 value);
 
   // groups.cc
   void find_groups();
@@ -276,7 +276,7 @@ class BlockCompiler {
   Effects e_[BLOCK_INSNS];
   std::vector<Borrow> borrows_;
   bool borrowed_ = false; // now
-  u8 host_[16];           // NOT_PINNED: in its slot
+  u8 host_[16] = {};      // NOT_PINNED: in its slot
   Access operand_[BLOCK_INSNS], stack_[BLOCK_INSNS];
   u16 offset_[BLOCK_INSNS + 1];
   u8 counted_[BLOCK_INSNS + 1]; // of the instructions before, those that translated code executes

@@ -52,7 +52,7 @@ void BlockCompiler::mov(const Decoded& d) {
       a.mov(x86::al, m);
       store_byte(d.reg, x86::al, x86::rcx);
     } else if (to_reg) {
-      to_register(d.reg, size, false, [&](Gp r) { a.mov(r, m); });
+      to_register(d.reg, size, false, [&](const Gp& r) { a.mov(r, m); });
     } else if (size == 1) {
       Operand from = byte_source(d.reg, x86::rax);
       if (from.isMem()) {
@@ -75,7 +75,7 @@ void BlockCompiler::mov(const Decoded& d) {
       a.emit(x86::Inst::kIdMov, x86::al, b);
     return store_byte(to, x86::al, x86::rcx);
   }
-  to_register(to, size, false, [&](Gp r) {
+  to_register(to, size, false, [&](const Gp& r) {
     if (!imm)
       a.emit(x86::Inst::kIdMov, r, operand(from, size));
     else if (size == 8)
@@ -93,7 +93,7 @@ void BlockCompiler::extend(const Decoded& d) { // MOVZX MOVSX MOVSXD
     b = address(d, from, false);
   else
     b = from == 1 ? byte_source(d.rm, x86::rcx) : operand(d.rm, from);
-  to_register(d.reg, d.osz, false, [&](Gp r) {
+  to_register(d.reg, d.osz, false, [&](const Gp& r) {
     if (from >= d.osz) {
       if (b.isMem())
         b.as<Mem>().setSize(d.osz);
@@ -112,7 +112,7 @@ void BlockCompiler::lea(const Decoded& d) {
   const Gp to = direct ? x86::gpq(host_[d.reg]) : x86::gpq(1);
   effective(d, to, x86::rax, offset_[k_] + d.length);
   if (direct) return;
-  to_register(d.reg, d.osz, false, [&](Gp r) { a.mov(r, sized(1, d.osz)); });
+  to_register(d.reg, d.osz, false, [&](const Gp& r) { a.mov(r, sized(1, d.osz)); });
 }
 
 void BlockCompiler::alu(const Decoded& d) {
@@ -152,7 +152,7 @@ void BlockCompiler::alu(const Decoded& d) {
     if (op == CMP)
       a.emit(ALU[op], source(to, size, x86::rax), b);
     else
-      to_register(to, size, true, [&](Gp r) { a.emit(ALU[op], r, b); });
+      to_register(to, size, true, [&](const Gp& r) { a.emit(ALU[op], r, b); });
   } else if (to % 8 == 0 && pinned(to / 8)) {
     a.emit(ALU[op], x86::gpb(host_[to / 8]), b);
     plain = imm || from % 8 == 0;
@@ -224,7 +224,7 @@ void BlockCompiler::unary(const Decoded& d) { // INC DEC NEG NOT
     if (d.lock) a.lock();
     a.emit(id, *m);
   } else if (size > 1) {
-    to_register(d.rm, size, true, [&](Gp r) { a.emit(id, r); });
+    to_register(d.rm, size, true, [&](const Gp& r) { a.emit(id, r); });
   } else if (d.rm % 8 == 0) {
     a.emit(id, operand(d.rm / 8, 1));
   } else {
@@ -259,7 +259,7 @@ void BlockCompiler::shift(const Decoded& d) {
   if (m)
     a.emit(id, *m, count);
   else if (size > 1)
-    to_register(d.rm, size, true, [&](Gp r) { a.emit(id, r, count); });
+    to_register(d.rm, size, true, [&](const Gp& r) { a.emit(id, r, count); });
   else if (d.rm % 8 == 0)
     a.emit(id, operand(d.rm / 8, 1), count);
   else {
@@ -290,7 +290,7 @@ void BlockCompiler::imul(const Decoded& d) {
   const Operand b = read_operand(d);
   if (needed_[k_]) need_host_flags();
   const bool imm = d.map == MAP_ONE;
-  to_register(d.reg, d.osz, !imm, [&](Gp r) {
+  to_register(d.reg, d.osz, !imm, [&](const Gp& r) {
     if (imm)
       a.emit(x86::Inst::kIdImul, r, b, Imm(immediate(d, d.osz)));
     else
@@ -322,7 +322,7 @@ void BlockCompiler::bit(const Decoded& d) {
   } else if (id == x86::Inst::kIdBt) {
     a.emit(id, source(d.rm, d.osz, x86::rax), index);
   } else {
-    to_register(d.rm, d.osz, true, [&](Gp r) { a.emit(id, r, index); });
+    to_register(d.rm, d.osz, true, [&](const Gp& r) { a.emit(id, r, index); });
   }
   set_flags();
 }
@@ -332,12 +332,12 @@ void BlockCompiler::scan(const Decoded& d) { // BSF BSR POPCNT
   const bool popcnt = e_[k_].kind == Effects::Kind::popcnt;
   if (!popcnt && needed_[k_]) need_host_flags();
   const InstId id = popcnt ? x86::Inst::kIdPopcnt : d.opcode == 0xbd ? x86::Inst::kIdBsr : x86::Inst::kIdBsf;
-  to_register(d.reg, d.osz, true, [&](Gp r) { a.emit(id, r, b); });
+  to_register(d.reg, d.osz, true, [&](const Gp& r) { a.emit(id, r, b); });
   set_flags();
 }
 
 void BlockCompiler::bswap(const Decoded& d) {
-  to_register(d.rm, d.osz, true, [&](Gp r) { a.bswap(r); });
+  to_register(d.rm, d.osz, true, [&](const Gp& r) { a.bswap(r); });
 }
 
 void BlockCompiler::xchg(const Decoded& d) {
@@ -400,7 +400,7 @@ void BlockCompiler::cmov(const Decoded& d) {
   const Operand b = read_operand(d);
   need_host_flags();
   const InstId id = x86::Inst::cmovccFromCond(static_cast<x86::CondCode>(d.opcode & 15));
-  to_register(d.reg, d.osz, true, [&](Gp r) { a.emit(id, r, b); });
+  to_register(d.reg, d.osz, true, [&](const Gp& r) { a.emit(id, r, b); });
 }
 
 void BlockCompiler::setcc(const Decoded& d) {

@@ -102,7 +102,7 @@ TEST(Leaving, ALoopOfReturnsAloneEnds) {
     a.bind(f);
     a.ret();
   });
-  std::vector<u8> loop = code;
+  const std::vector<u8>& loop = code;
   // f: RET; behind CALL: PUSH [RSP−8] (the address of itself), RET
   expect_to_leave(loop, CODE, CODE + code.size());
 }

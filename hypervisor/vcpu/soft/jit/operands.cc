@@ -23,20 +23,20 @@ Operand BlockCompiler::operand(unsigned guest, unsigned size) {
   return pinned(guest) ? Operand(sized(host_[guest], size)) : Operand(slot(guest, size));
 }
 
-x86::Gp BlockCompiler::source(unsigned guest, unsigned size, Gp scratch) {
+x86::Gp BlockCompiler::source(unsigned guest, unsigned size, const Gp& scratch) {
   if (pinned(guest)) return sized(host_[guest], size);
   const Gp to = sized(scratch.id(), size);
   a.mov(to, slot(guest, size));
   return to;
 }
 
-void BlockCompiler::load64(Gp to, unsigned guest) {
+void BlockCompiler::load64(const Gp& to, unsigned guest) {
   if (pinned(guest))
     a.mov(to, x86::gpq(host_[guest]));
   else
     a.mov(to, slot(guest));
 }
-void BlockCompiler::store64(unsigned guest, Gp from) {
+void BlockCompiler::store64(unsigned guest, const Gp& from) {
   if (pinned(guest))
     a.mov(x86::gpq(host_[guest]), from);
   else
@@ -44,7 +44,7 @@ void BlockCompiler::store64(unsigned guest, Gp from) {
 }
 
 // A high byte is copied: only four host registers have one, and not beside a REX prefix.
-Operand BlockCompiler::byte_source(unsigned offset, Gp scratch) {
+Operand BlockCompiler::byte_source(unsigned offset, const Gp& scratch) {
   const unsigned guest = offset / 8;
   if (offset % 8 == 0) return operand(guest, 1);
   a.mov(x86::gpd(scratch.id()), x86::gpd(host_[guest])); // rax rcx rdx rbx: all pinned
@@ -52,7 +52,7 @@ Operand BlockCompiler::byte_source(unsigned offset, Gp scratch) {
   return x86::gpb(scratch.id());
 }
 
-void BlockCompiler::store_byte(unsigned offset, Gp value, Gp scratch) {
+void BlockCompiler::store_byte(unsigned offset, const Gp& value, const Gp& scratch) {
   const unsigned guest = offset / 8;
   if (offset % 8 == 0) {
     if (pinned(guest))
@@ -66,7 +66,7 @@ void BlockCompiler::store_byte(unsigned offset, Gp value, Gp scratch) {
   a.mov(x86::gpq(host_[guest]), x86::gpq(scratch.id()));
 }
 
-void BlockCompiler::immediate64(Gp to, u64 value) {
+void BlockCompiler::immediate64(const Gp& to, u64 value) {
   if (value <= 0xffff'ffff)
     a.mov(to.r32(), static_cast<u32>(value));
   else
@@ -83,7 +83,7 @@ Label BlockCompiler::slow() {
 }
 
 // base + index * scale + displacement into `to`; no flag changes. `rip_after`: offset of the following instruction.
-void BlockCompiler::effective(const Decoded& d, Gp to, Gp scratch, unsigned rip_after) {
+void BlockCompiler::effective(const Decoded& d, const Gp& to, const Gp& scratch, unsigned rip_after) {
   const bool wide = d.asz == 8;
   const Gp result = sized(to.id(), wide ? 8 : 4);
   if (d.rip_relative) {
@@ -125,10 +125,8 @@ x86::Mem BlockCompiler::address(const Decoded& d, unsigned size, bool write, boo
 
 x86::Mem BlockCompiler::stack_address(i32 displacement, unsigned size, bool write) {
   if (stack_[k_].slot >= 0) return noted(grouped(stack_[k_], RSP, displacement, size), size, write);
-  if (long_)
-    a.lea(x86::rcx, x86::ptr(x86::gpq(host_[RSP]), displacement));
-  else
-    a.lea(x86::ecx, x86::ptr(x86::gpq(host_[RSP]), displacement));
+  const Gp sp = x86::gpq(host_[RSP]);
+  a.lea(sized(1, long_ ? 8 : 4), x86::ptr(sp, displacement));
   return checked(size, write, false);
 }
 

@@ -304,7 +304,7 @@ void ProgramBuilder::address_spaces() {
 
 // --- exceptions
 
-void ProgramBuilder::set_resume(Label to) {
+void ProgramBuilder::set_resume(const Label& to) {
   a_->lea(reg(RAX, word()), x86::ptr(to));
   a_->mov(variable(RESUME, word()), reg(RAX, word()));
 }

@@ -61,7 +61,7 @@ x86::Mem ProgramBuilder::memory(unsigned size) {
     default: m = x86::ptr(reg(RBX, word()), disp, size);
   }
   if (long_ && percent(5)) {
-    m = variable(static_cast<u64>(0x100 + disp), size);
+    m = variable(u64{0x100} + static_cast<u64>(disp), size);
     m.setSegment(x86::gs);
   }
   return m;

@@ -120,7 +120,7 @@ class ProgramBuilder {
   void flags_and_traps();
   void user();
   void modes();
-  void set_resume(Label to);
+  void set_resume(const Label& to);
   void reload_cr3(u64 tables);
   bool long_;
   std::mt19937_64 random_;
