@@ -232,5 +232,25 @@ TEST(Blocks, CodeBeyondTheSegmentLimitFaults) {
   EXPECT_EQ(m.vcpu.registers().rip, 0xfffeu);
 }
 
+// A library is at another address in each process.
+TEST(Blocks, CodeAtManyAddressesIsTranslatedAtEach) {
+  SoftOptions options;
+  options.engine = SoftEngine::translate;
+  options.threshold = 0;
+  TestMachine m(options);
+  m.code({0x48, 0xff, 0xc0, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xf4}); // loop: inc rax; dec rcx; jnz loop; hlt
+  for (u64 n = 1; n <= 40; ++n) {
+    const u64 linear = 0x20'0000 + n * PAGE_SIZE;
+    m.start_64(linear);
+    m.put<u64>(TestMachine::PTE_OF_0 + 8 * (linear >> PAGE_SHIFT), TestMachine::CODE | 7);
+    m.set_gpr(RAX, 0);
+    m.set_gpr(RCX, 100);
+    const u64 before = m.vcpu.cpu().translated.instructions;
+    ASSERT_TRUE(m.run());
+    EXPECT_EQ(m.gpr(RAX), 100u);
+    EXPECT_EQ(m.vcpu.cpu().translated.instructions - before, 300u) << n;
+  }
+}
+
 } // namespace
 } // namespace transom::soft

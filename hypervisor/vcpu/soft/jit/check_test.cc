@@ -123,7 +123,7 @@ TEST(Check, MemoryThatOthersWriteIsNoDifference) {
     std::atomic_ref<u64> word(*reinterpret_cast<u64*>(m.at(TestMachine::DATA)));
     while (!done.load()) word.fetch_add(1);
   });
-  for (unsigned n = 0; n < 200 && m.checker().races() == 0; ++n) {
+  while (m.checker().races() == 0 && !HasFailure()) { // it comes in between sooner or later
     m.start_64();
     m.set_gpr(RCX, 10'000);
     m.set_gpr(RDI, TestMachine::DATA);
@@ -131,7 +131,6 @@ TEST(Check, MemoryThatOthersWriteIsNoDifference) {
   }
   done.store(true);
   device.join();
-  if (m.checker().races() == 0) GTEST_SKIP() << "the other thread never came in between";
 }
 
 // A PUSHF in a group of memory operands has no slow path, but it looks at the flags all the same.

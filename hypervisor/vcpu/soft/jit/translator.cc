@@ -99,8 +99,9 @@ const Translation* Translator::find(Block& block, u64 rip, bool plain) {
     ++block.runs;
     return nullptr;
   }
-  if (addresses < MOST_ADDRESSES)
-    if (const Translation* const t = translate(block, rip, plain)) return t;
+  // Shared code is at another address in every process: the oldest make room. Their entries lead to the new ones.
+  if (addresses >= MOST_ADDRESSES) drop(block);
+  if (const Translation* const t = translate(block, rip, plain)) return t;
   if (plain) give_up(block);
   return nullptr;
 }
@@ -167,6 +168,7 @@ void Translator::fill(HandlerRun& run) {
   for (unsigned n = 0; n < run.count; ++n) {
     run.insn[n] = from[n];
     run.insn[n].ordinal = static_cast<u8>(n + 1);
+    if ((from[n].opcode & 0xfc) == 0xe0) run.insn[n].link = nullptr; // LOOP, JCXZ: a link would not look at `leave`
   }
   if (run.record == 0) run.insn[0].handler = b.first;
   Insn& end = run.insn[run.count];
@@ -188,9 +190,6 @@ HandlerRun* Translator::add_run(Translation& t, unsigned record, unsigned count,
   run->count = static_cast<u16>(count);
   run->counted = static_cast<u16>(counted);
   fill(*run);
-  for (unsigned n = 0; n < count; ++n)
-    if ((run->insn[n].opcode & 0xfc) == 0xe0)
-      run->insn[n].link = nullptr; // LOOP, JCXZ: a link would not look at `leave`
   runs_.push_back(std::move(run));
   return runs_.back().get();
 }
