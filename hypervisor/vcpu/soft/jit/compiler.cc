@@ -214,8 +214,7 @@ bool BlockCompiler::instruction(unsigned k) {
 }
 
 u32 BlockCompiler::step_site(unsigned k, bool fp) {
-  translator_.steps_.push_back(
-      {&translation_, static_cast<u16>(k), counted_[k], e_[k].kind != Kind::none, d_[k].direct_branch(), fp});
+  translator_.steps_.push_back({&translation_, static_cast<u16>(k), counted_[k], d_[k].direct_branch(), fp});
   return static_cast<u32>(translator_.steps_.size() - 1);
 }
 

@@ -37,7 +37,6 @@ struct StepSite {
   Translation* translation;
   u16 record;  // of the block
   u16 counted; // instructions of the block before it that translated code has executed but not yet counted
-  bool counts; // the translation counts it among its own
   bool branch; // its record may be linked to another block
   bool fp;     // the code behind it relies on the guest's MXCSR in the host's
 };
